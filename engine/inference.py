@@ -1,0 +1,218 @@
+"""The one inference loop: annotated videos in, folders of masks out."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datasets.annotated import AnnotatedVideo
+from engine.options import ROOT, half_precision
+from functional import available_backends
+from models import MAMP, MaskPropagator
+from models.encoder import ENCODERS
+from models.memory_bank import MemoryRule
+from models.optical_flow import NAMES as FLOWS
+from models.optical_flow import flow_estimator
+from utils.checkpoint import replacing
+from utils.errors import UserError
+from utils.masks import write_mask
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CHECKPOINT = ROOT / "ckpt" / "light.safetensors"
+SETTINGS = ".settings.json"  # written into a video's folder when all its masks are: it is complete
+
+
+def add_options(parser: argparse.ArgumentParser, *, memory_length: int, pad_divisible: int, scale: float) -> None:
+    """The options of all inference entries; the arguments are their defaults that differ."""
+    add = parser.add_argument
+    add("--savepath", default=str(ROOT / "results"), help="outputs go to SAVEPATH/PROC_NAME")
+    add("--proc_name", default=Path(parser.prog).stem, help="name of this run")
+    add("--resume", metavar="CHECKPOINT", help=f"weights; default ckpt/{DEFAULT_CHECKPOINT.name}")
+    add("--arch", choices=list(ENCODERS), help="encoder; default: what the checkpoint says (lab needs none)")
+    add("--memory_length", type=int, default=memory_length, help="how many frames are remembered")
+    add("--pad_divisible", type=int, default=pad_divisible, help="frames are padded to a multiple of this")
+    add("--test_corr_radius", type=int, default=12, help="matching radius at stride 4")
+    add("--top_k", type=int, default=36, help="candidates that vote; 0: all")
+    add("--border", default="zero", choices=["zero", "exclude"], help="candidates outside the frame")
+    add("--temperature", type=float, help="divides the scores; default: the encoder's own, sqrt(channels)")
+    add("--scale", type=float, default=scale, help="size to work at, as a fraction of the frame's")
+    add("--optical_flow_warp", type=int, default=1, choices=[0, 1], help="0: as --flow none")
+    add("--flow", default="dis", choices=FLOWS, help="optical flow that moves the search window")
+    add("--flow_weights", metavar="FILE", help="local weights for RAFT, instead of torchvision's download")
+    add("--backend", default="auto", choices=["auto", *available_backends()], help="of the matching")
+    add("--is_amp", action="store_true", help="half precision: float16 on CUDA, bfloat16 on a CPU that has it")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--seed", type=int, default=0, help="inference draws nothing at random; kept for scripts that pass it")
+    add("--overwrite", action="store_true", help="do complete videos again")
+
+
+def load_model(args: argparse.Namespace, device: torch.device) -> MAMP:
+    """The model that --arch and --resume name.
+
+    Raises:
+        UserError: no such checkpoint, or one of another architecture.
+    """
+    if args.arch == "lab":
+        if args.resume:
+            raise UserError("--arch lab has no weights; leave --resume out")
+        return MAMP("lab").to(device).eval()
+    path = args.resume or DEFAULT_CHECKPOINT
+    model = MAMP.from_checkpoint(path, device)
+    if args.arch and MAMP(args.arch).arch != model.arch:
+        raise UserError(f"{path} holds {model.arch} weights, not --arch {args.arch}")
+    return model
+
+
+def make_propagator(args: argparse.Namespace, device: torch.device, memory: MemoryRule) -> MaskPropagator:
+    """A propagator as the options say; logs what was chosen."""
+    if args.pad_divisible < 4 or args.pad_divisible % 4:
+        raise UserError(f"--pad_divisible {args.pad_divisible}: must be a multiple of 4")
+    if not 0 < args.scale <= 1:
+        raise UserError(f"--scale {args.scale}: must be above 0 and at most 1")
+    if args.test_corr_radius < 0 or args.top_k < 0 or (args.temperature or 1) <= 0:
+        raise UserError("--test_corr_radius and --top_k must be 0 or more, --temperature above 0")
+    model = load_model(args, device)
+    flow = args.flow if args.optical_flow_warp else "none"
+    half = half_precision(args.is_amp, device)
+    log.info(
+        "encoder %s (%s), flow %s, matching %s, on %s in %s",
+        model.arch,
+        args.resume or "built in",
+        flow,
+        args.backend,
+        device,
+        str(half or torch.float32).removeprefix("torch."),
+    )
+    return MaskPropagator(
+        model,
+        flow=flow_estimator(flow, weights=args.flow_weights, device=device),
+        memory=memory,
+        radius=args.test_corr_radius,
+        top_k=args.top_k or None,
+        border=args.border,
+        temperature=args.temperature,
+        scale=args.scale,
+        pad_divisible=args.pad_divisible,
+        half=half,
+        backend=args.backend,
+    )
+
+
+def settings_of(args: argparse.Namespace) -> dict:
+    """The options that decide the masks, and the weights' checksum: what a complete video was done with."""
+    decisive = "arch memory_length pad_divisible test_corr_radius top_k border temperature scale optical_flow_warp"
+    names = [*decisive.split(), "flow", "flow_weights", "is_amp"]
+    weights = None if args.arch == "lab" else _checksum(Path(args.resume or DEFAULT_CHECKPOINT))
+    return {name: getattr(args, name) for name in names} | {"weights": weights}
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+Consumer = Callable[[np.ndarray, np.ndarray], None]
+
+
+def segment_all(
+    videos: Iterable[AnnotatedVideo],
+    propagator: MaskPropagator,
+    folder_of: Callable[[str], Path],
+    settings: dict,
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+    watch: Callable[[AnnotatedVideo], AbstractContextManager[Consumer]] | None = None,
+) -> None:
+    """Write <frame>.png for the frames of every video; complete videos are left as they are.
+
+    Args:
+        folder_of: where the masks of a video go, by its name.
+        settings: what decides the masks; complete means complete with the same settings and masks given.
+        overwrite: do complete videos again.
+        quiet: no progress bars.
+        watch: opens what is called with every frame uint8 [H, W, 3] of a video and its labels uint8 [H, W].
+
+    Raises:
+        UserError: unreadable input or unwritable output. KeyboardInterrupt: after saying how to go on.
+    """
+    videos = list(videos)
+    for video in tqdm(videos, unit="video", disable=quiet or len(videos) == 1):
+        folder = folder_of(video.name)
+        made_with = settings | _inputs(video)
+        if not overwrite and is_complete(folder, made_with):
+            log.info("%s: complete already, skipped (--overwrite does it again)", video.name)
+            continue
+        try:
+            with watch(video) if watch else nullcontext() as consumer:
+                _forget(folder / SETTINGS)
+                written = segment(video, propagator, folder, consumer, quiet)
+        except KeyboardInterrupt:
+            log.warning(
+                "stopped in %s; every mask written so far is whole. The same command again skips the complete "
+                "videos and does this one from its start",
+                video.name,
+            )
+            raise
+        with replacing(folder / SETTINGS) as temporary:
+            temporary.write_text(json.dumps({"settings": made_with, "frames": written}))
+
+
+def _inputs(video: AnnotatedVideo) -> dict:
+    """What a video's masks are made from, for telling whether they are still up to date."""
+    changed = video.frames.path.stat().st_mtime_ns
+    masks = {name: _checksum(file) for name, file in video.masks.items() if file.is_file()}
+    return {"frames": str(video.frames.path.resolve()), "changed": changed, "masks": masks}
+
+
+def is_complete(folder: Path, settings: dict) -> bool:
+    """Whether all masks of a video were written into a folder with these settings and are still there."""
+    try:
+        done = json.loads((folder / SETTINGS).read_text())
+    except (OSError, ValueError):
+        return False
+    there = {file.stem for file in folder.glob("*.png")}
+    return done["settings"] == settings and there.issuperset(done["frames"])
+
+
+def _forget(marker: Path) -> None:
+    try:
+        marker.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {marker.parent}: {error.strerror}") from error
+
+
+def segment(
+    video: AnnotatedVideo, propagator: MaskPropagator, folder: Path, consumer: Consumer | None, quiet: bool
+) -> list[str]:
+    """Propagate through one video and write its masks; returns the names of the frames written."""
+    propagator.reset()
+    written, count, began, shape = [], 0, time.monotonic(), None
+    frames = zip(video.frames.names, video.frames, strict=False)
+    total = len(video.frames) or None
+    for name, frame in tqdm(frames, desc=video.name, total=total, unit="frame", leave=False, disable=quiet):
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise UserError(
+                f"{video.frames.path}: frame {name} is {frame.shape[1]}x{frame.shape[0]}, "
+                f"those before it are {shape[1]}x{shape[0]}"
+            )
+        labels = propagator.step(frame, video.labels(name, frame.shape[:2]))
+        if video.wanted is None or name in video.wanted:
+            write_mask(folder / f"{name}.png", labels)
+            written.append(name)
+        if consumer:
+            consumer(frame, labels)
+        count += 1
+    log.info("%s: %d frames, %.1f frames/s", video.name, count, count / (time.monotonic() - began))
+    return written

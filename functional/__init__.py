@@ -1,0 +1,17 @@
+"""Tensor operations of mask propagation: local matching, warping and label maps. No files, no models."""
+
+from functional.labels import paint, subsample, upsample_argmax
+from functional.propagation import available_backends, local_correlation, propagate, propagate_labels
+from functional.warp import warp, warp_rounded
+
+__all__ = [
+    "available_backends",
+    "local_correlation",
+    "paint",
+    "propagate",
+    "propagate_labels",
+    "subsample",
+    "upsample_argmax",
+    "warp",
+    "warp_rounded",
+]

@@ -1,0 +1,181 @@
+"""The default backend: tiles of query positions against the window of memory that they share.
+
+The scores of a T x T tile are one matrix product with the (T+2R)^2 positions of its window; those beyond
+the radius of a query position are masked. Nothing is unfolded to (2R+1)^2 copies, rows of tiles are worked
+off one after another, and plain PyTorch differentiates it.
+"""
+
+import functools
+
+import torch
+import torch.nn.functional as F
+
+TILE = 8
+GROUP = 16  # candidates that share one partial maximum in the selection of the top k
+SCORES_AT_ONCE = 6_000_000  # bounds the working memory: about five times as many bytes are alive
+
+
+@functools.lru_cache(maxsize=8)
+def _band(radius: int, device: torch.device) -> torch.Tensor:
+    """bool [T*T, (T+2R)^2], true where a window position is within the radius of a query position."""
+    offset = torch.arange(TILE + 2 * radius, device=device) - torch.arange(TILE, device=device)[:, None]
+    near = (offset >= 0) & (offset <= 2 * radius)
+    return (near[:, None, :, None] & near[None, :, None, :]).reshape(TILE * TILE, -1)
+
+
+def _fill_tiles(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Pad [..., h, w] at the right and bottom so that the query has whole tiles."""
+    return F.pad(x, (0, -width % TILE, 0, -height % TILE))
+
+
+def _query_tiles(query: torch.Tensor) -> torch.Tensor:
+    """[B, C, H, W] -> [B, rows, columns, T*T, C]."""
+    batch, channels, height, width = query.shape
+    query = _fill_tiles(query, height, width)
+    tiles = query.unfold(2, TILE, TILE).unfold(3, TILE, TILE)
+    return tiles.permute(0, 2, 3, 4, 5, 1).reshape(batch, *tiles.shape[2:4], TILE * TILE, channels)
+
+
+def _channels_last(padded: torch.Tensor, radius: int) -> torch.Tensor:
+    """[B, M, C, H+2R, W+2R] -> [B, M, h, w, C], filled up to whole tiles."""
+    height, width = padded.shape[-2] - 2 * radius, padded.shape[-1] - 2 * radius
+    return _fill_tiles(padded, height, width).permute(0, 1, 3, 4, 2).contiguous()
+
+
+def _windows(channels_last: torch.Tensor, radius: int) -> torch.Tensor:
+    """[B, M, h, w, C] -> a view [B, rows, columns, M, T+2R, T+2R, C]: the window of each tile."""
+    side = TILE + 2 * radius
+    return channels_last.unfold(2, side, TILE).unfold(3, side, TILE).permute(0, 2, 3, 1, 5, 6, 4)
+
+
+def _window_row(channels_last: torch.Tensor, radius: int, row: int) -> torch.Tensor:
+    """[B, M, h, w, C] -> [B, columns, M, T+2R, T+2R, C]: the windows of one row of tiles.
+
+    Cut out before it is unfolded, so that the gradient of a row is as small as the memory frames.
+    """
+    top = row * TILE
+    return _windows(channels_last[:, :, top : top + TILE + 2 * radius], radius)[:, 0]
+
+
+def _untile(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """[B, rows, columns, T*T, K] -> [B, K, H, W]."""
+    batch, rows, columns, _, channels = tiles.shape
+    grid = tiles.view(batch, rows, columns, TILE, TILE, channels).permute(0, 5, 1, 3, 2, 4)
+    return grid.reshape(batch, channels, rows * TILE, columns * TILE)[..., :height, :width]
+
+
+def correlate(query: torch.Tensor, padded: torch.Tensor, radius: int) -> torch.Tensor:
+    """See :func:`functional.local_correlation`; ``padded`` is the memory with R positions around it."""
+    tiles = _query_tiles(query)
+    memory = _channels_last(padded[:, None], radius)
+    side, reach = 2 * radius + 1, TILE + 2 * radius
+    # position (y, x) of a tile sees window positions (y..y+2R, x..x+2R)
+    start = torch.arange(TILE, device=query.device)
+    span = torch.arange(side, device=query.device)
+    near = start[:, None] + span
+    index = (near[:, None, :, None] * reach + near[None, :, None, :]).reshape(TILE * TILE, side * side)
+    rows = []
+    for row in range(tiles.shape[1]):
+        keys = _window_row(memory, radius, row).flatten(2, 4)
+        scores = tiles[:, row] @ keys.transpose(-1, -2)
+        rows.append(scores.gather(-1, index.expand(*scores.shape[:2], -1, -1)))
+    return _untile(torch.stack(rows, 1), *query.shape[-2:])
+
+
+def attend(query, padded, values, radius, top_k):
+    """See :func:`functional.propagate`; memory and values come with R positions around them."""
+    tiles, memory, values = _query_tiles(query), _channels_last(padded, radius), _channels_last(values, radius)
+    rows = []
+    for row in range(tiles.shape[1]):
+        scores = _scores(tiles[:, row], _window_row(memory, radius, row))
+        candidates = _window_row(values, radius, row).flatten(2, 4)
+        if top_k is None:
+            rows.append(scores.softmax(-1).to(values.dtype) @ candidates)
+        else:
+            weights, index = _top(scores, top_k)
+            chosen = candidates[
+                torch.arange(len(index), device=index.device)[:, None, None, None],
+                torch.arange(index.shape[1], device=index.device)[:, None, None],
+                index,
+            ]
+            rows.append(torch.einsum("bxpk,bxpkv->bxpv", weights.softmax(-1).to(values.dtype), chosen))
+    return _untile(torch.stack(rows, 1), *query.shape[-2:])
+
+
+def _scores(tiles: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """Tiles [..., T*T, C] with windows [..., M, S, S, C] -> scores [..., T*T, M*S*S], -inf beyond the radius."""
+    frames, side = windows.shape[-4], windows.shape[-2]
+    keys = windows.flatten(-4, -2)
+    near = _band((side - TILE) // 2, tiles.device).repeat(1, frames)
+    return (tiles @ keys.transpose(-1, -2)).masked_fill_(~near, -torch.inf)
+
+
+def _top(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``top_k`` highest of the last dimension and their indices, unsorted.
+
+    The k highest candidates lie in the k groups with the highest maxima, so two small selections do what
+    one over all candidates would.
+    """
+    count = scores.shape[-1]
+    if count % GROUP or count // GROUP <= 2 * top_k:
+        return scores.topk(top_k, sorted=False)
+    grouped = scores.unflatten(-1, (count // GROUP, GROUP))
+    groups = grouped.amax(-1).topk(top_k, sorted=False).indices
+    rest = grouped.gather(-2, groups[..., None].expand(*groups.shape, GROUP)).flatten(-2)
+    values, within = rest.topk(top_k, sorted=False)
+    index = groups.gather(-1, within // GROUP) * GROUP + within % GROUP
+    return values, index
+
+
+def attend_labels(query, padded, labels, num_labels, radius, top_k, skip_unlabelled):
+    """:func:`functional.propagate_labels` on padded memory: only what is not yet certain is computed.
+
+    Where all candidates of a position, in every memory frame, carry one label, that label is the answer
+    whatever the scores are. What remains, a band around the objects' edges, is found tile by tile.
+
+    Args:
+        query: [C, H, W]; padded: [M, C, H+2R, W+2R]; labels: int [M, H+2R, W+2R], -1 for none.
+        skip_unlabelled: candidates without label have no share, so they leave the others certain.
+
+    Returns:
+        float [K, H, W].
+    """
+    height, width = query.shape[-2:]
+    certain, label = _uniform_neighbourhoods(labels, radius, skip_unlabelled)
+    out = F.one_hot(label.clamp_min(0).long(), num_labels).to(query.dtype)
+    if certain.all():
+        return out.permute(2, 0, 1)
+
+    unsure = _fill_tiles(~certain, height, width).unflatten(1, (-1, TILE)).unflatten(0, (-1, TILE))
+    row, column = unsure.any(3).any(1).nonzero(as_tuple=True)
+    tiles = _query_tiles(query[None])[0]
+    keys = _windows(_channels_last(padded[None], radius), radius)[0]
+    held = _windows(_channels_last(labels[None, :, None], radius), radius)[0]
+    solved = torch.zeros(*tiles.shape[:3], num_labels, device=out.device, dtype=out.dtype)
+    step = max(1, SCORES_AT_ONCE // (TILE * TILE * keys[0, 0].numel() // query.shape[0] + 1))
+    for part in range(0, len(row), step):
+        at = row[part : part + step], column[part : part + step]
+        scores = _scores(tiles[at], keys[at])
+        candidates = held[at].flatten(1)
+        if top_k is None:
+            weights, found = scores.softmax(-1), candidates[:, None].expand_as(scores)
+        else:
+            weights, index = _top(scores, top_k)
+            weights = weights.softmax(-1)
+            found = candidates.gather(1, index.flatten(1)).view_as(index)
+        shares = torch.zeros(*weights.shape[:2], num_labels + 1, device=out.device, dtype=out.dtype)
+        shares.scatter_add_(-1, found.long() + 1, weights.to(out.dtype))
+        solved[at] = shares[..., 1:]
+    solved = _untile(solved[None], height, width)[0]
+    return torch.where(certain, out.permute(2, 0, 1), solved)
+
+
+def _uniform_neighbourhoods(labels, radius, skip_unlabelled) -> tuple[torch.Tensor, torch.Tensor]:
+    """labels [M, H+2R, W+2R] -> (bool [H, W]: all candidates carry one label; that label [H, W])."""
+    flat = labels.float()
+    high = flat.amax(0)[None, None]
+    low = -(flat.masked_fill(flat < 0, torch.inf) if skip_unlabelled else flat).amin(0)[None, None]
+    for kernel in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
+        high, low = F.max_pool2d(high, kernel, 1), F.max_pool2d(low, kernel, 1)
+    high, low = high[0, 0], -low[0, 0]
+    return (high == low) & (high >= 0), high

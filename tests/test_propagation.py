@@ -1,0 +1,146 @@
+"""The matching: golden numbers, the dense reference, and what its docstrings promise."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functional import available_backends, local_correlation, propagate, propagate_labels, warp_rounded
+
+BACKENDS = available_backends()
+
+
+def naive(query, memory, values, radius, top_k, border, metric, temperature):
+    """One position and one candidate at a time, in float64."""
+    batch, channels, height, width = query.shape
+    out = torch.zeros(batch, values.shape[2], height, width, dtype=torch.float64)
+    for b in range(batch):
+        for y in range(height):
+            for x in range(width):
+                scores, held = [], []
+                for m in range(memory.shape[1]):
+                    for dy in range(-radius, radius + 1):
+                        for dx in range(-radius, radius + 1):
+                            inside = 0 <= y + dy < height and 0 <= x + dx < width
+                            if not inside and border == "exclude":
+                                continue
+                            key = torch.zeros(channels)
+                            value = torch.zeros(values.shape[2])
+                            if inside:
+                                key, value = memory[b, m, :, y + dy, x + dx], values[b, m, :, y + dy, x + dx]
+                            q = query[b, :, y, x].double()
+                            dot, l2 = q @ key.double(), -(q - key.double()).square().sum()
+                            scores.append((dot if metric == "dot" else l2) / (temperature or channels**0.5))
+                            held.append(value.double())
+                scores, held = torch.stack(scores), torch.stack(held)
+                if top_k is not None:
+                    scores, index = scores.topk(min(top_k, len(scores)))
+                    held = held[index]
+                out[b, :, y, x] = scores.softmax(0) @ held
+    return out
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("border", ["zero", "exclude"])
+@pytest.mark.parametrize("metric", ["dot", "l2"])
+@pytest.mark.parametrize("top_k", [None, 5])
+def test_equals_the_obvious_implementation(backend, border, metric, top_k):
+    torch.manual_seed(0)
+    query, memory = torch.randn(2, 3, 5, 11), torch.randn(2, 2, 3, 5, 11)
+    values = torch.rand(2, 2, 4, 5, 11)
+    variant = {"radius": 2, "top_k": top_k, "border": border, "metric": metric, "temperature": 0.7}
+    expected = naive(query, memory, values, **variant)
+    torch.testing.assert_close(
+        propagate(query, memory, values, backend=backend, **variant).double(), expected, atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_golden_inference(golden, backend):
+    numbers = {name: torch.from_numpy(value) for name, value in np.load(golden / "matching_inference.npz").items()}
+    labels = numbers["labels"][:, 0, ::4, ::4].short()
+    for warped in (False, True):
+        keys, held = numbers["memory"], labels
+        if warped:
+            keys = warp_rounded(keys, numbers["flows"])
+            held = warp_rounded(held[:, None], numbers["flows"], fill=-1)[:, 0]
+        expected = numbers["out_flow" if warped else "out_no_flow"][0]
+        out = propagate_labels(numbers["query"][0], keys, held, 7, radius=12, top_k=36, backend=backend)
+        torch.testing.assert_close(out, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_golden_training(golden, backend):
+    numbers = {name: torch.from_numpy(value) for name, value in np.load(golden / "matching_training.npz").items()}
+    query, memory = numbers["query"].requires_grad_(), numbers["memory"].requires_grad_()
+    colour = numbers["colour"][..., ::4, ::4].transpose(0, 1)
+    out = propagate(query, memory.transpose(0, 1), colour, radius=6, backend=backend)
+    torch.testing.assert_close(out, numbers["out"], atol=1e-4, rtol=0)
+    fine = F.interpolate(out, scale_factor=4, mode="bilinear", align_corners=False)
+    loss = F.smooth_l1_loss(20 * fine, 20 * numbers["target"])
+    loss.backward()
+    assert abs(loss.item() - numbers["loss"].item()) < 1e-4
+    torch.testing.assert_close(query.grad, numbers["grad_query"], atol=1e-7, rtol=1e-3)
+    torch.testing.assert_close(memory.grad, numbers["grad_memory"], atol=1e-7, rtol=1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_local_correlation(backend):
+    torch.manual_seed(0)
+    query = torch.randn(2, 4, 9, 13, dtype=torch.float64, requires_grad=True)
+    memory = torch.randn(2, 4, 9, 13, dtype=torch.float64, requires_grad=True)
+    out = local_correlation(query, memory, 3, backend=backend)
+    assert out.shape == (2, 49, 9, 13)
+    dy, dx, y, x = -2, 3, 5, 6
+    expected = query[1, :, y, x] @ memory[1, :, y + dy, x + dx]
+    torch.testing.assert_close(out[1, (dy + 3) * 7 + dx + 3, y, x], expected)
+    assert (out[:, 0, :3] == 0).all(), "above the frame"
+    small = [t[:, :2, :3, :5].detach().requires_grad_() for t in (query, memory)]
+    assert torch.autograd.gradcheck(lambda q, k: local_correlation(q, k, 2, backend=backend), small)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 20), width=st.integers(1, 35), frames=st.integers(1, 3), radius=st.integers(0, 5),
+    top_k=st.sampled_from([None, 1, 7, 36]), border=st.sampled_from(["zero", "exclude"]),
+    seed=st.integers(0, 1000), backend=st.sampled_from(BACKENDS),
+)  # fmt: skip
+def test_label_maps_give_what_one_hot_values_give(height, width, frames, radius, top_k, border, seed, backend):
+    """Positions that are certain are not computed; that must change nothing."""
+    rng = torch.Generator().manual_seed(seed)
+    query = torch.randn(6, height, width, generator=rng)
+    memory = torch.randn(frames, 6, height, width, generator=rng)
+    labels = torch.zeros(frames, height, width, dtype=torch.int16)
+    labels[:, height // 3 :, width // 2 :] = 1
+    labels[:, : height // 4] = 2
+    out = propagate_labels(query, memory, labels, 3, radius=radius, top_k=top_k, border=border, backend=backend)
+    values = F.one_hot(labels.long(), 3).permute(0, 3, 1, 2)[None].float()
+    expected = propagate(query[None], memory[None], values, radius=radius, top_k=top_k, border=border, backend="dense")[
+        0
+    ]
+    torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_positions_without_label(backend):
+    """What came from outside the frame has value 0, or no share at all."""
+    query, memory = torch.ones(2, 4, 4), torch.ones(1, 2, 4, 4)
+    labels = torch.full((1, 4, 4), -1, dtype=torch.int16)
+    labels[0, 1, 1] = 1
+    zero = propagate_labels(query, memory, labels, 2, radius=1, backend=backend)
+    exclude = propagate_labels(query, memory, labels, 2, radius=1, border="exclude", backend=backend)
+    torch.testing.assert_close(zero[:, 1, 1], torch.tensor([0.0, 1 / 9]))
+    torch.testing.assert_close(exclude[:, 1, 1], torch.tensor([0.0, 1.0]))
+    assert (exclude[:, 3, 3] == 0).all(), "nothing in reach has a label"
+
+
+def test_wrong_arguments_are_named():
+    query, memory, values = torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 2, 4, 4), torch.zeros(1, 1, 1, 4, 4)
+    for wrong in ({"radius": -1}, {"top_k": 0}, {"border": "wrap"}, {"metric": "cosine"}, {"temperature": 0.0},
+                  {"backend": "quantum"}):  # fmt: skip
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            propagate(query, memory, values, **({"radius": 1} | wrong))
+    with pytest.raises(ValueError, match="does not fit"):
+        propagate(query, memory[..., :3], values, radius=1)

@@ -1,0 +1,119 @@
+"""Streaming inference: the paper's masks, and what a caller may do."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.video import FrameFolder
+from models import MAMP, MaskPropagator, YouTubeVOSMemory, propagate_video
+from utils.metrics import jaccard
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return MAMP("lab").eval()
+
+
+class RecordedFlow:
+    """The flows that the paper's code used."""
+
+    def __init__(self, file):
+        self.flows, self.t = np.load(file), 0
+
+    def __call__(self, query, memories, gaps):
+        self.t += 1
+        return torch.from_numpy(np.stack([self.flows[f"{self.t}_{self.t - gap}"] for gap in gaps])).float()
+
+
+def test_the_papers_masks_for_the_papers_checkpoint(golden):
+    folder = golden / "end_to_end"
+    model = MAMP.from_checkpoint(folder / "checkpoint.pt", "cpu")
+    propagator = MaskPropagator(model, flow=RecordedFlow(folder / "flows.npz"), memory=5)
+    first = np.array(Image.open(folder / "first_mask.png"))
+    for t, labels in enumerate(propagate_video(propagator, FrameFolder(folder / "frames"), {0: first})):
+        expected = np.array(Image.open(folder / f"masks/{t:05d}.png"))
+        assert (labels == expected).mean() >= 0.999, f"frame {t}"
+
+
+def test_backends_give_the_same_masks_on_a_real_sequence(real_data, lab):
+    frames = list(FrameFolder(real_data / "davis/JPEGImages/480p/dog"))[:4]
+    first = np.array(Image.open(real_data / "davis/Annotations/480p/dog/00000.png"))
+    made = {}
+    for backend in ("dense", "tiled"):
+        propagator = MaskPropagator(lab, scale=0.5, backend=backend)
+        made[backend] = np.stack(list(propagate_video(propagator, frames, {0: (first > 0).astype(np.uint8)})))
+    assert (made["dense"] == made["tiled"]).mean() >= 0.9999
+
+
+@pytest.mark.parametrize(("scale", "least"), [(1.0, 0.8), (0.5, 0.6), (0.7, 0.6)])
+def test_objects_are_followed(lab, clip, scale, least):
+    frames, truth = (
+        np.stack([np.kron(x, np.ones((2, 2, 1)[: x.ndim], np.uint8)) for x in part]) for part in zip(*clip, strict=True)
+    )
+    masks = list(propagate_video(MaskPropagator(lab, scale=scale), frames, {0: truth[0]}))
+    assert all(mask.shape == truth[0].shape and mask.dtype == np.uint8 for mask in masks)
+    for i in (1, 2, 3):
+        assert jaccard(truth[-1] == i, masks[-1] == i) > least
+
+
+def test_object_numbers_are_kept_whatever_they_are(lab, clip):
+    renamed = np.array([0, 255, 7, 100], np.uint8)
+    plain = list(propagate_video(MaskPropagator(lab), [f for f, _ in clip], {0: clip[0][1]}))
+    other = list(propagate_video(MaskPropagator(lab), [f for f, _ in clip], {0: renamed[clip[0][1]]}))
+    assert set(np.unique(other[-1])) == {0, 7, 100, 255}
+    assert np.mean([(renamed[a] == b).mean() for a, b in zip(plain, other, strict=True)]) > 0.999
+
+
+@pytest.mark.parametrize("memory", [5, YouTubeVOSMemory(4)])
+def test_an_object_may_come_later(lab, clip, memory):
+    frames = [
+        np.where((labels == 2)[..., None] & (t < 3), 120, f).astype(np.uint8) for t, (f, labels) in enumerate(clip)
+    ]
+    first, later = clip[0][1].copy(), np.zeros_like(clip[0][1])
+    first[first == 2] = 0
+    later[clip[3][1] == 2] = 2
+    masks = list(propagate_video(MaskPropagator(lab, memory=memory), frames, {0: first, 3: later}))
+    assert not (masks[2] == 2).any()
+    assert ((masks[3] == 2) == (clip[3][1] == 2)).all(), "painted over the prediction"
+    assert jaccard(clip[7][1] == 2, masks[7] == 2) > 0.7, "and remembered"
+
+
+def test_frames_before_the_first_labels_are_background(lab, clip):
+    late = list(propagate_video(MaskPropagator(lab), [f for f, _ in clip], {2: clip[2][1]}))
+    assert not late[0].any() and not late[1].any()
+    fresh = list(propagate_video(MaskPropagator(lab), [f for f, _ in clip[2:]], {0: clip[2][1]}))
+    assert all((a == b).all() for a, b in zip(late[2:], fresh, strict=True))
+
+
+def test_a_propagator_can_be_used_again_and_is_deterministic(lab, clip):
+    propagator = MaskPropagator(lab)
+    runs = [list(propagate_video(propagator, [f for f, _ in clip], {0: clip[0][1]})) for _ in range(2)]
+    assert all((a == b).all() for a, b in zip(*runs, strict=True))
+
+
+def test_features_are_computed_once_a_frame(lab, clip, monkeypatch):
+    calls = []
+    monkeypatch.setattr(lab, "encode", lambda x: calls.append(1) or MAMP.encode(lab, x))
+    list(propagate_video(MaskPropagator(lab), [f for f, _ in clip], {0: clip[0][1]}))
+    assert len(calls) == len(clip)
+
+
+def test_odd_sizes(lab):
+    rng = np.random.default_rng(0)
+    for height, width in ((1, 1), (3, 50), (37, 41)):
+        frames = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(3)]
+        labels = np.ones((height, width), np.uint8)
+        masks = list(propagate_video(MaskPropagator(lab, pad_divisible=16), frames, {0: labels}))
+        assert all(mask.shape == (height, width) for mask in masks)
+
+
+def test_wrong_input_is_refused(lab, clip):
+    frame, labels = clip[0]
+    for wrong in ((frame.astype(float), labels), (frame, labels[1:]), (frame, labels.astype(int)), (labels, labels)):
+        with pytest.raises(ValueError, match="uint8"):
+            MaskPropagator(lab).step(*wrong)
+    propagator = MaskPropagator(lab)
+    propagator.step(frame, labels)
+    with pytest.raises(ValueError, match="reset"):
+        propagator.step(frame[:-8])

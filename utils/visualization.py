@@ -1,0 +1,32 @@
+"""Pictures for people: masks over frames, and what training sees."""
+
+import cv2
+import numpy as np
+
+from utils.masks import PALETTE
+
+
+def overlay(frame: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """The frame with each object tinted in its palette colour and outlined.
+
+    Args:
+        frame: uint8 RGB [H, W, 3]; labels: uint8 [H, W], 0 is background.
+        opacity: of the tint, 0..1.
+
+    Returns:
+        uint8 RGB [H, W, 3].
+    """
+    colours = PALETTE[labels]
+    blended = cv2.addWeighted(frame, 1 - opacity, colours, opacity, 0)
+    out = np.where(labels[..., None] > 0, blended, frame)
+    changes = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    outline = changes & (labels > 0)
+    out[outline] = np.minimum(255, colours[outline].astype(np.int16) + 96).astype(np.uint8)
+    return out
+
+
+def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
+    """Inverse of :func:`datasets.transforms.to_lab`: float [3, H, W] -> uint8 RGB [H, W, 3]."""
+    channels = lab.transpose(1, 2, 0) * np.float32([50, 127, 127]) + np.float32([50, 0, 0])
+    rgb = cv2.cvtColor(np.ascontiguousarray(channels, np.float32), cv2.COLOR_LAB2RGB)
+    return (rgb.clip(0, 1) * 255).round().astype(np.uint8)
