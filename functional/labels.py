@@ -16,6 +16,31 @@ def paint(prediction: torch.Tensor, annotation: torch.Tensor) -> torch.Tensor:
     return torch.where(annotation > 0, annotation, prediction)
 
 
+def uniform_neighbourhoods(
+    labels: torch.Tensor, radius: int, skip_unlabelled: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the labels alone decide.
+
+    Args:
+        labels: int [M, H, W], -1 for none; outside the frame there is none.
+        skip_unlabelled: whether positions without label do not count, instead of counting as another label.
+
+    Returns:
+        bool [H, W], whether all of the (2R+1)^2 positions around, in all M maps, carry one label, and
+        that label, float [H, W].
+    """
+    flat = labels.float()
+    high = flat.amax(0)[None, None]
+    low = (flat.masked_fill(flat < 0, torch.inf) if skip_unlabelled else flat).amin(0)[None, None]
+    outside = torch.inf if skip_unlabelled else -1
+    high = F.pad(high, (radius,) * 4, value=-1)
+    low = -F.pad(low, (radius,) * 4, value=outside)
+    for kernel in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
+        high, low = F.max_pool2d(high, kernel, 1), F.max_pool2d(low, kernel, 1)
+    high, low = high[0, 0], -low[0, 0]
+    return (high == low) & (high >= 0), high
+
+
 def upsample_argmax(scores: torch.Tensor, factor: float) -> torch.Tensor:
     """The most probable label of every pixel; of equal ones the lowest.
 

@@ -6,7 +6,8 @@ with zero padding, and hands over to a backend. A backend is one file with two f
     correlate(query [B,C,H,W], padded [B,C,H+2R,W+2R], radius) -> [B,(2R+1)^2,H,W]
     attend(query [B,C,H,W], padded [B,M,C,H+2R,W+2R], values [B,M,K,H+2R,W+2R], radius, top_k) -> [B,K,H,W]
 
-and, where it has a faster way for label maps, ``attend_labels`` (see functional/tiled.py).
+and, where it has a faster way for label maps, ``attend_labels`` (see functional/tiled.py). "auto" takes
+"compiled" for label maps on a CPU, and "tiled" else.
 """
 
 import math
@@ -14,9 +15,12 @@ import math
 import torch
 import torch.nn.functional as F
 
-from functional import dense, tiled
+from functional import compiled, dense, tiled
+from functional.labels import uniform_neighbourhoods
+from functional.scores import as_dot_product, pad
+from functional.warp import rounded_indices, warp_rounded
 
-BACKENDS = {"dense": dense, "tiled": tiled}
+BACKENDS = {"dense": dense, "tiled": tiled, "compiled": compiled}
 
 
 def available_backends() -> list[str]:
@@ -24,16 +28,12 @@ def available_backends() -> list[str]:
     return list(BACKENDS)
 
 
-def _backend(name: str):
+def _backend(name: str, device: str = ""):
     if name == "auto":
-        name = "tiled"
+        name = "compiled" if device == "cpu" else "tiled"
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; there are auto, {', '.join(BACKENDS)}")
     return BACKENDS[name]
-
-
-def _pad(x: torch.Tensor, radius: int, value: float = 0) -> torch.Tensor:
-    return F.pad(x, (radius, radius, radius, radius), value=value)
 
 
 def local_correlation(query: torch.Tensor, memory: torch.Tensor, radius: int, *, backend: str = "auto") -> torch.Tensor:
@@ -53,7 +53,7 @@ def local_correlation(query: torch.Tensor, memory: torch.Tensor, radius: int, *,
             f"local_correlation: query {tuple(query.shape)} and memory {tuple(memory.shape)} must both be [B, C, H, W]"
         )
     _check_radius(radius)
-    return _backend(backend).correlate(query, _pad(memory, radius), radius)
+    return _backend(backend).correlate(query, pad(memory, radius), radius)
 
 
 def propagate(
@@ -95,9 +95,10 @@ def propagate(
         raise ValueError(f"propagate: query {tuple(query.shape)} does not fit memory {tuple(memory.shape)}")
     if values.dim() != 5 or values.shape[:2] != memory.shape[:2] or values.shape[-2:] != (height, width):
         raise ValueError(f"propagate: values {tuple(values.shape)} do not fit memory {tuple(memory.shape)}")
+    temperature = _check(radius, border, metric, temperature, channels)
     query, memory = as_dot_product(query, memory, radius, border, metric, temperature)
     top_k = _usable_top_k(top_k, frames, radius)
-    return _backend(backend).attend(query, memory, _pad(values, radius), radius, top_k)
+    return _backend(backend).attend(query, memory, pad(values, radius), radius, top_k)
 
 
 def propagate_labels(
@@ -111,9 +112,13 @@ def propagate_labels(
     border: str = "zero",
     metric: str = "dot",
     temperature: float | None = None,
+    flow: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
-    """:func:`propagate` for label maps of one video, without ever making them one-hot.
+    """:func:`propagate` for label maps of one video, which are never made one-hot.
+
+    Where all candidates of a position, in every memory frame, carry one label, that label is the answer
+    whatever the scores are; only the rest, a band around the objects' edges, is computed.
 
     Args:
         query: [C, H, W] floating.
@@ -122,56 +127,47 @@ def propagate_labels(
             the frame, and is treated like one that is outside (value 0, or left out under "exclude").
         num_labels: K, the background included.
         radius, top_k, border, metric, temperature, backend: as in :func:`propagate`.
+        flow: [M, 2, H, W] query -> memory, (dx, dy) in positions, or None. Features and labels are first
+            warped by it, rounded to whole positions (:func:`functional.warp_rounded`).
 
     Returns:
         float [K, H, W]: each label's share of the softmax.
     """
-    module = _backend(backend)
+    module = _backend(backend, query.device.type)
+    temperature = _check(radius, border, metric, temperature, query.shape[0])
+    top_k = _usable_top_k(top_k, memory.shape[0], radius)
+    source = None
+    if flow is not None:
+        source, inside = rounded_indices(flow)
+        labels = torch.where(inside, labels.flatten(1).gather(1, source), -1).view_as(labels)
+    certain, label = uniform_neighbourhoods(labels, radius, skip_unlabelled=border == "exclude")
+    out = F.one_hot(label.clamp_min(0).long(), num_labels).to(query.dtype).permute(2, 0, 1)
+    if certain.all():
+        return out
+    if hasattr(module, "attend_labels") and top_k is not None:
+        solved = module.attend_labels(
+            query, memory, labels, source, num_labels, ~certain, radius, top_k, border, metric, temperature
+        )
+        return torch.where(certain, out, solved)
+    if flow is not None:
+        memory = warp_rounded(memory, flow)
     left_out = (labels < 0)[None, :, None] if border == "exclude" else None
     query, memory = as_dot_product(query[None], memory[None], radius, border, metric, temperature, left_out)
-    top_k = _usable_top_k(top_k, memory.shape[1], radius)
-    labels = _pad(labels, radius, value=-1)
-    if hasattr(module, "attend_labels"):
-        return module.attend_labels(query[0], memory[0], labels, num_labels, radius, top_k, border == "exclude")
     values = F.one_hot(labels.long() + 1, num_labels + 1)[..., 1:].permute(0, 3, 1, 2)
-    return module.attend(query, memory, values[None].to(query.dtype), radius, top_k)[0]
+    return module.attend(query, memory, pad(values[None].to(query.dtype), radius), radius, top_k)[0]
 
 
-def as_dot_product(query, memory, radius, border, metric, temperature, left_out=None):
-    """Scale, extend and pad the features so that every variant is a dot product over a padded memory.
-
-    "l2" adds one channel: -|q-k|^2 = 2qk - |k|^2 - |q|^2, of which the last term is the same for all
-    candidates and drops out of the softmax. "exclude" adds one that is hugely negative outside the frame.
-
-    Args:
-        query: [B, C, H, W]; memory: [B, M, C, H, W].
-        left_out: bool [B, M, 1, H, W], more positions that "exclude" leaves out.
-
-    Returns:
-        query [B, C', H, W] and memory [B, M, C', H+2R, W+2R].
-    """
+def _check(radius: int, border: str, metric: str, temperature: float | None, channels: int) -> float:
+    """The temperature to use."""
     _check_radius(radius)
     if border not in ("zero", "exclude"):
         raise ValueError(f'border must be "zero" or "exclude", not {border!r}')
     if metric not in ("dot", "l2"):
         raise ValueError(f'metric must be "dot" or "l2", not {metric!r}')
-    temperature = math.sqrt(query.shape[1]) if temperature is None else temperature
+    temperature = math.sqrt(channels) if temperature is None else temperature
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
-    query = query / temperature
-    one = torch.full_like(query[:, :1], 1)
-    if metric == "l2":
-        norms = memory.square().sum(2, keepdim=True)
-        query = torch.cat((2 * query, -one / temperature), 1)
-        memory = torch.cat((memory, norms), 2)
-    if border == "zero":
-        return query, _pad(memory, radius)
-    outside = torch.finfo(query.dtype).min / 8
-    bias = torch.zeros_like(memory[:, :, :1])
-    if left_out is not None:
-        bias = bias.masked_fill(left_out, outside)
-    memory = torch.cat((_pad(memory, radius), _pad(bias, radius, value=outside)), 2)
-    return torch.cat((query, one), 1), memory
+    return temperature
 
 
 def _check_radius(radius: int) -> None:

@@ -10,6 +10,8 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from functional.scores import as_dot_product, pad
+
 TILE = 8
 GROUP = 16  # candidates that share one partial maximum in the selection of the top k
 SCORES_AT_ONCE = 6_000_000  # bounds the working memory: about five times as many bytes are alive
@@ -127,55 +129,38 @@ def _top(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return values, index
 
 
-def attend_labels(query, padded, labels, num_labels, radius, top_k, skip_unlabelled):
-    """:func:`functional.propagate_labels` on padded memory: only what is not yet certain is computed.
-
-    Where all candidates of a position, in every memory frame, carry one label, that label is the answer
-    whatever the scores are. What remains, a band around the objects' edges, is found tile by tile.
+def attend_labels(query, memory, labels, source, num_labels, wanted, radius, top_k, border, metric, temperature):
+    """:func:`functional.propagate_labels` where it is ``wanted``, tile by tile.
 
     Args:
-        query: [C, H, W]; padded: [M, C, H+2R, W+2R]; labels: int [M, H+2R, W+2R], -1 for none.
-        skip_unlabelled: candidates without label have no share, so they leave the others certain.
+        query: [C, H, W]; memory: [M, C, H, W], not warped; labels: int16 [M, H, W], warped, -1 for none.
+        source: int64 [M, H*W], the position in memory that the warp takes, or None.
+        wanted: bool [H, W].
 
     Returns:
-        float [K, H, W].
+        float [K, H, W], 0 in tiles without a wanted position.
     """
     height, width = query.shape[-2:]
-    certain, label = _uniform_neighbourhoods(labels, radius, skip_unlabelled)
-    out = F.one_hot(label.clamp_min(0).long(), num_labels).to(query.dtype)
-    if certain.all():
-        return out.permute(2, 0, 1)
+    unlabelled = (labels < 0)[:, None]
+    if source is not None:
+        moved = memory.flatten(2).gather(2, source[:, None].expand(-1, memory.shape[1], -1)).view_as(memory)
+        memory = moved.masked_fill_(unlabelled, 0)
+    left_out = unlabelled[None] if border == "exclude" else None
+    query, memory = as_dot_product(query[None], memory[None], radius, border, metric, temperature, left_out)
+    labels = pad(labels[None, :, None], radius, value=-1)
 
-    unsure = _fill_tiles(~certain, height, width).unflatten(1, (-1, TILE)).unflatten(0, (-1, TILE))
+    tiles = _query_tiles(query)[0]
+    keys = _windows(_channels_last(memory, radius), radius)[0]
+    held = _windows(_channels_last(labels, radius), radius)[0]
+    unsure = _fill_tiles(wanted, height, width).unflatten(1, (-1, TILE)).unflatten(0, (-1, TILE))
     row, column = unsure.any(3).any(1).nonzero(as_tuple=True)
-    tiles = _query_tiles(query[None])[0]
-    keys = _windows(_channels_last(padded[None], radius), radius)[0]
-    held = _windows(_channels_last(labels[None, :, None], radius), radius)[0]
-    solved = torch.zeros(*tiles.shape[:3], num_labels, device=out.device, dtype=out.dtype)
-    step = max(1, SCORES_AT_ONCE // (TILE * TILE * keys[0, 0].numel() // query.shape[0] + 1))
-    for part in range(0, len(row), step):
-        at = row[part : part + step], column[part : part + step]
-        scores = _scores(tiles[at], keys[at])
-        candidates = held[at].flatten(1)
-        if top_k is None:
-            weights, found = scores.softmax(-1), candidates[:, None].expand_as(scores)
-        else:
-            weights, index = _top(scores, top_k)
-            weights = weights.softmax(-1)
-            found = candidates.gather(1, index.flatten(1)).view_as(index)
-        shares = torch.zeros(*weights.shape[:2], num_labels + 1, device=out.device, dtype=out.dtype)
-        shares.scatter_add_(-1, found.long() + 1, weights.to(out.dtype))
+    solved = tiles.new_zeros(*tiles.shape[:3], num_labels)
+    step = max(1, SCORES_AT_ONCE // (TILE * TILE * held[0, 0].numel()))
+    for some in torch.arange(len(row), device=row.device).split(step):
+        at = row[some], column[some]
+        weights, index = _top(_scores(tiles[at], keys[at]), top_k)
+        found = held[at].flatten(1).gather(1, index.flatten(1)).view_as(index)
+        shares = tiles.new_zeros(*index.shape[:2], num_labels + 1)
+        shares.scatter_add_(-1, found.long() + 1, weights.softmax(-1))
         solved[at] = shares[..., 1:]
-    solved = _untile(solved[None], height, width)[0]
-    return torch.where(certain, out.permute(2, 0, 1), solved)
-
-
-def _uniform_neighbourhoods(labels, radius, skip_unlabelled) -> tuple[torch.Tensor, torch.Tensor]:
-    """labels [M, H+2R, W+2R] -> (bool [H, W]: all candidates carry one label; that label [H, W])."""
-    flat = labels.float()
-    high = flat.amax(0)[None, None]
-    low = -(flat.masked_fill(flat < 0, torch.inf) if skip_unlabelled else flat).amin(0)[None, None]
-    for kernel in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
-        high, low = F.max_pool2d(high, kernel, 1), F.max_pool2d(low, kernel, 1)
-    high, low = high[0, 0], -low[0, 0]
-    return (high == low) & (high >= 0), high
+    return _untile(solved[None], height, width)[0]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from datasets.transforms import to_lab
-from functional import paint, propagate_labels, subsample, upsample_argmax, warp_rounded
+from functional import paint, propagate_labels, subsample, upsample_argmax
 from functional.labels import STRIDE
 from models.mamp import MAMP
 from models.memory_bank import DavisMemory, MemoryBank, MemoryRule, Remembered
@@ -154,11 +154,8 @@ class MaskPropagator:
         memory = self.bank.read(self.time)
         keys = torch.stack([m.features for m in memory.values()])
         held = torch.stack([m.labels for m in memory.values()])
-        if self.flow is not None:
-            flow = self._flow(small, memory)
-            keys = warp_rounded(keys, flow)
-            held = warp_rounded(held[:, None], flow, fill=-1)[:, 0]
-        shares = propagate_labels(features, keys, held, len(self.ids), **self.matching)
+        flow = None if self.flow is None else self._flow(small, memory)
+        shares = propagate_labels(features, keys, held, len(self.ids), flow=flow, **self.matching)
         index = upsample_argmax(shares, STRIDE / self.scale)
         return index[: size[0], : size[1]].long().cpu()
 

@@ -61,14 +61,11 @@ def test_equals_the_obvious_implementation(backend, border, metric, top_k):
 def test_golden_inference(golden, backend):
     numbers = {name: torch.from_numpy(value) for name, value in np.load(golden / "matching_inference.npz").items()}
     labels = numbers["labels"][:, 0, ::4, ::4].short()
-    for warped in (False, True):
-        keys, held = numbers["memory"], labels
-        if warped:
-            keys = warp_rounded(keys, numbers["flows"])
-            held = warp_rounded(held[:, None], numbers["flows"], fill=-1)[:, 0]
-        expected = numbers["out_flow" if warped else "out_no_flow"][0]
-        out = propagate_labels(numbers["query"][0], keys, held, 7, radius=12, top_k=36, backend=backend)
-        torch.testing.assert_close(out, expected, atol=1e-4, rtol=0)
+    for flow, expected in ((None, "out_no_flow"), (numbers["flows"], "out_flow")):
+        out = propagate_labels(
+            numbers["query"][0], numbers["memory"], labels, 7, radius=12, top_k=36, flow=flow, backend=backend
+        )
+        torch.testing.assert_close(out, numbers[expected][0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -101,13 +98,17 @@ def test_local_correlation(backend):
     assert torch.autograd.gradcheck(lambda q, k: local_correlation(q, k, 2, backend=backend), small)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     height=st.integers(1, 20), width=st.integers(1, 35), frames=st.integers(1, 3), radius=st.integers(0, 5),
     top_k=st.sampled_from([None, 1, 7, 36]), border=st.sampled_from(["zero", "exclude"]),
+    metric=st.sampled_from(["dot", "l2"]),
+    moving=st.booleans(),
     seed=st.integers(0, 1000), backend=st.sampled_from(BACKENDS),
 )  # fmt: skip
-def test_label_maps_give_what_one_hot_values_give(height, width, frames, radius, top_k, border, seed, backend):
+def test_label_maps_give_what_one_hot_values_give(
+    height, width, frames, radius, top_k, border, metric, moving, seed, backend
+):
     """Positions that are certain are not computed; that must change nothing."""
     rng = torch.Generator().manual_seed(seed)
     query = torch.randn(6, height, width, generator=rng)
@@ -115,12 +116,17 @@ def test_label_maps_give_what_one_hot_values_give(height, width, frames, radius,
     labels = torch.zeros(frames, height, width, dtype=torch.int16)
     labels[:, height // 3 :, width // 2 :] = 1
     labels[:, : height // 4] = 2
-    out = propagate_labels(query, memory, labels, 3, radius=radius, top_k=top_k, border=border, backend=backend)
-    values = F.one_hot(labels.long(), 3).permute(0, 3, 1, 2)[None].float()
-    expected = propagate(query[None], memory[None], values, radius=radius, top_k=top_k, border=border, backend="dense")[
-        0
-    ]
-    torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)
+    flow = torch.randint(-3, 4, (frames, 2, height, width), generator=rng).float() if moving else None
+    matching = {"radius": radius, "top_k": top_k, "border": border, "metric": metric}
+    out = propagate_labels(query, memory, labels, 3, flow=flow, backend=backend, **matching)
+    if moving:
+        memory, labels = warp_rounded(memory, flow), warp_rounded(labels[:, None], flow, fill=-1)[:, 0]
+    reference = propagate_labels(query, memory, labels, 3, backend="dense", **matching)
+    torch.testing.assert_close(out, reference, atol=2e-5, rtol=1e-4)
+    if not moving:
+        values = F.one_hot(labels.long(), 3).permute(0, 3, 1, 2)[None].float()
+        expected = propagate(query[None], memory[None], values, backend="dense", **matching)[0]
+        torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
