@@ -39,7 +39,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "there is no such folder, the project's own clip is made and used",
     )
     inference.add_options(parser, memory_length=5, pad_divisible=4, scale=1.0)
-    args = parser.parse_args(argv)
+    args = inference.parse(parser, argv)
     if (args.video is None) != (args.mask is None):
         parser.error("--video and --mask go together")
     return args

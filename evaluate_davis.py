@@ -20,7 +20,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sequences", type=options.names, metavar="A,B", help="a subset of them")
     parser.add_argument("--score_only", metavar="DIR", help="score the masks DIR/<sequence>/<frame>.png")
     inference.add_options(parser, memory_length=5, pad_divisible=4, scale=1.0)
-    return parser.parse_args(argv)
+    return inference.parse(parser, argv)
 
 
 def main(argv: list[str] | None) -> None:

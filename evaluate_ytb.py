@@ -19,7 +19,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--sequences", type=options.names, metavar="A,B", help="a subset of the videos")
     inference.add_options(parser, memory_length=4, pad_divisible=16, scale=0.5)
-    return parser.parse_args(argv)
+    return inference.parse(parser, argv)
 
 
 def main(argv: list[str] | None) -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from models.encoder import ENCODERS
 from models.memory_bank import MemoryRule
 from models.optical_flow import NAMES as FLOWS
 from models.optical_flow import flow_estimator
+from utils.background import Behind, ahead
 from utils.checkpoint import replacing
 from utils.errors import UserError
 from utils.masks import write_mask
@@ -31,6 +32,13 @@ log = logging.getLogger(__name__)
 
 DEFAULT_CHECKPOINT = ROOT / "ckpt" / "light.safetensors"
 SETTINGS = ".settings.json"  # written into a video's folder when all its masks are: it is complete
+
+PRESETS = {
+    "paper": {"border": "zero", "flow": "raft_large"},
+    "default": {"border": "exclude", "flow": "dis"},
+    "fast": {"border": "exclude", "flow": "dis", "scale": 0.5},
+}
+PRESETS_HELP = "paper: its settings, with RAFT; default: ours, without a download; fast: ours at half the resolution"
 
 
 def add_options(parser: argparse.ArgumentParser, *, memory_length: int, pad_divisible: int, scale: float) -> None:
@@ -44,17 +52,28 @@ def add_options(parser: argparse.ArgumentParser, *, memory_length: int, pad_divi
     add("--pad_divisible", type=int, default=pad_divisible, help="frames are padded to a multiple of this")
     add("--test_corr_radius", type=int, default=12, help="matching radius at stride 4")
     add("--top_k", type=int, default=36, help="candidates that vote; 0: all")
-    add("--border", default="zero", choices=["zero", "exclude"], help="candidates outside the frame")
+    add("--preset", default="default", choices=list(PRESETS), help=PRESETS_HELP)
+    add("--border", choices=["zero", "exclude"], help="candidates outside the frame; default: the preset's")
     add("--temperature", type=float, help="divides the scores; default: the encoder's own, sqrt(channels)")
-    add("--scale", type=float, default=scale, help="size to work at, as a fraction of the frame's")
+    add("--scale", type=float, help=f"size to work at, as a fraction of the frame's; default {scale}, or the preset's")
     add("--optical_flow_warp", type=int, default=1, choices=[0, 1], help="0: as --flow none")
-    add("--flow", default="dis", choices=FLOWS, help="optical flow that moves the search window")
+    add("--flow", choices=FLOWS, help="optical flow that moves the search window; default: the preset's")
     add("--flow_weights", metavar="FILE", help="local weights for RAFT, instead of torchvision's download")
     add("--backend", default="auto", choices=["auto", *available_backends()], help="of the matching")
     add("--is_amp", action="store_true", help="half precision: float16 on CUDA, bfloat16 on a CPU that has it")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--seed", type=int, default=0, help="inference draws nothing at random; kept for scripts that pass it")
     add("--overwrite", action="store_true", help="do complete videos again")
+    parser.set_defaults(entry_scale=scale)
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Parse the options of an inference entry; what they leave open is as the preset says."""
+    args = parser.parse_args(argv)
+    for name, value in ({"scale": args.entry_scale} | PRESETS[args.preset]).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return args
 
 
 def load_model(args: argparse.Namespace, device: torch.device) -> MAMP:
@@ -195,24 +214,28 @@ def _forget(marker: Path) -> None:
 def segment(
     video: AnnotatedVideo, propagator: MaskPropagator, folder: Path, consumer: Consumer | None, quiet: bool
 ) -> list[str]:
-    """Propagate through one video and write its masks; returns the names of the frames written."""
+    """Propagate through one video and write its masks; returns the names of the frames written.
+
+    Frames are read ahead, and masks and what the consumer makes of them are written behind, in threads.
+    """
     propagator.reset()
     written, count, began, shape = [], 0, time.monotonic(), None
-    frames = zip(video.frames.names, video.frames, strict=False)
+    frames = ahead(zip(video.frames.names, video.frames, strict=False))
     total = len(video.frames) or None
-    for name, frame in tqdm(frames, desc=video.name, total=total, unit="frame", leave=False, disable=quiet):
-        shape = shape or frame.shape
-        if frame.shape != shape:
-            raise UserError(
-                f"{video.frames.path}: frame {name} is {frame.shape[1]}x{frame.shape[0]}, "
-                f"those before it are {shape[1]}x{shape[0]}"
-            )
-        labels = propagator.step(frame, video.labels(name, frame.shape[:2]))
-        if video.wanted is None or name in video.wanted:
-            write_mask(folder / f"{name}.png", labels)
-            written.append(name)
-        if consumer:
-            consumer(frame, labels)
-        count += 1
+    with Behind() as behind, closing(frames):
+        for name, frame in tqdm(frames, desc=video.name, total=total, unit="frame", leave=False, disable=quiet):
+            shape = shape or frame.shape
+            if frame.shape != shape:
+                raise UserError(
+                    f"{video.frames.path}: frame {name} is {frame.shape[1]}x{frame.shape[0]}, "
+                    f"those before it are {shape[1]}x{shape[0]}"
+                )
+            labels = propagator.step(frame, video.labels(name, frame.shape[:2]))
+            if video.wanted is None or name in video.wanted:
+                behind(write_mask, folder / f"{name}.png", labels)
+                written.append(name)
+            if consumer:
+                behind(consumer, frame, labels)
+            count += 1
     log.info("%s: %d frames, %.1f frames/s", video.name, count, count / (time.monotonic() - began))
     return written

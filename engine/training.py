@@ -221,16 +221,12 @@ class Trainer:
             writer.add_scalar("samples per second", speed, self.step)
 
     def _log_picture(self, writer, frames, picture, channel) -> None:
-        """Side by side: the last memory frame, the query, the query with its reconstructed channel."""
-        rebuilt = frames[0, -1].clone()
-        rebuilt[channel] = picture[0, 0]
-        shown = [lab_to_rgb(lab.float().cpu().numpy()) for lab in (frames[0, -2], frames[0, -1], rebuilt)]
-        writer.add_image(
-            "memory, query, reconstruction",
-            torch.cat([torch.from_numpy(s) for s in shown], 1),
-            self.step,
-            dataformats="HWC",
-        )
+        """Side by side: the input, without the channel; what it should become; and the reconstruction."""
+        target = frames[0, -1]
+        given, rebuilt = target.clone(), target.clone()
+        given[channel], rebuilt[channel] = 0, picture[0, 0]
+        shown = [torch.from_numpy(lab_to_rgb(lab.float().cpu().numpy())) for lab in (given, target, rebuilt)]
+        writer.add_image("input, target, reconstruction", torch.cat(shown, 1), self.step, dataformats="HWC")
 
     def _evaluate(self, writer: SummaryWriter | None) -> None:
         """Log J&F on DAVIS with the weights as they are; the first process does it while the others wait."""
