@@ -19,7 +19,6 @@ from datasets.video import VideoWriter, open_frames
 from engine import inference, options
 from models import DavisMemory
 from utils.errors import UserError
-from utils.logging import set_up
 from utils.masks import read_mask
 from utils.metrics import score_object, statistics
 from utils.visualization import overlay
@@ -47,17 +46,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None) -> None:
     args = parse(argv)
-    device = options.device_of(args.device)
-    output = Path(args.savepath) / args.proc_name
-    set_up(output)
+    processes, output = options.start(args)
     videos = find_videos(args, output)
-    propagator = inference.make_propagator(args, device, DavisMemory(args.memory_length))
+    propagator = inference.make_propagator(args, processes.device, DavisMemory(args.memory_length))
     inference.segment_all(
         [video for video, _ in videos],
         propagator,
         lambda name: output / name / "masks",
         inference.settings_of(args),
         overwrite=args.overwrite,
+        adapt_steps=args.adapt,
         watch=lambda video: overlay_video(output / video.name / "overlay.mp4", video.frames.fps),
     )
     for video, truth in videos:

@@ -7,7 +7,6 @@ from pathlib import Path
 from datasets.davis import Davis
 from engine import inference, options, scoring
 from models import DavisMemory
-from utils import distributed, logging
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -25,9 +24,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None) -> None:
     args = parse(argv)
-    processes = distributed.join(options.device_of(args.device))
-    output = Path(args.savepath) / args.proc_name
-    logging.set_up(output, quiet=not processes.first)
+    processes, output = options.start(args)
     davis = Davis(args.datapath, args.year, args.split, args.sequences)
     share = processes.share(davis.names)
     if args.score_only:
@@ -38,7 +35,13 @@ def main(argv: list[str] | None) -> None:
         videos = [video for video in davis.videos() if video.name in share]
         settings = inference.settings_of(args) | {"year": args.year}
         inference.segment_all(
-            videos, propagator, folder.joinpath, settings, overwrite=args.overwrite, quiet=not processes.first
+            videos,
+            propagator,
+            folder.joinpath,
+            settings,
+            overwrite=args.overwrite,
+            adapt_steps=args.adapt,
+            quiet=not processes.first,
         )
     scores = {name: scoring.score_sequence(davis, name, folder) for name in share}
     merged = {name: score for part in processes.gather(scores) for name, score in part.items()}

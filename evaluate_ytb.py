@@ -8,7 +8,6 @@ from pathlib import Path
 from datasets.youtube_vos import YouTubeVOS
 from engine import inference, options
 from models import YouTubeVOSMemory
-from utils import distributed, logging
 from utils.checkpoint import replacing
 
 
@@ -24,9 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None) -> None:
     args = parse(argv)
-    processes = distributed.join(options.device_of(args.device))
-    output = Path(args.savepath) / args.proc_name
-    logging.set_up(output, quiet=not processes.first)
+    processes, output = options.start(args)
     data = YouTubeVOS(args.datapath, args.sequences)
     share = processes.share(data.names)
     propagator = inference.make_propagator(args, processes.device, YouTubeVOSMemory(args.memory_length))
@@ -34,7 +31,13 @@ def main(argv: list[str] | None) -> None:
     videos = [video for video in data.videos() if video.name in share]
     settings = inference.settings_of(args)
     inference.segment_all(
-        videos, propagator, folder.joinpath, settings, overwrite=args.overwrite, quiet=not processes.first
+        videos,
+        propagator,
+        folder.joinpath,
+        settings,
+        overwrite=args.overwrite,
+        adapt_steps=args.adapt,
+        quiet=not processes.first,
     )
     processes.gather("done")
     if processes.first:

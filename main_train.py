@@ -6,7 +6,6 @@ import argparse
 from engine import options
 from engine.training import Trainer
 from models.encoder import ENCODERS
-from utils import distributed, logging
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -68,8 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None) -> None:
     args = parse(argv)
-    processes = distributed.join(options.device_of(args.device))
-    logging.set_up(f"{args.savepath}/{args.proc_name}", quiet=not processes.first)
+    processes, _ = options.start(args)
     half = options.half_precision(args.is_amp, processes.device)
     try:
         Trainer(args, processes, half).run()

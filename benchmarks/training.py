@@ -11,7 +11,7 @@ import argparse
 import torch
 
 from benchmarks.measure import heading, measure, table
-from engine.training import colour_loss, reconstruct
+from engine.objective import colour_loss, reconstruct
 from functional import propagate
 from models import MAMP
 

@@ -88,7 +88,7 @@ class FrameTuples(Dataset):
     the epoch and the index alone, so it is the same whichever process loads it and after any resume.
 
     Args:
-        clips: frame files by clip, as :func:`find_clips` gives them.
+        clips: frame files by clip, as :func:`find_clips` gives them, or frames uint8 RGB [H, W, 3] themselves.
         ref_num: how many memory frames.
         size: side of the samples in pixels.
         intervals, probabilities: frames between two neighbours of a sample, and how often each is drawn.
@@ -99,7 +99,7 @@ class FrameTuples(Dataset):
 
     def __init__(
         self,
-        clips: list[list[Path]],
+        clips: list[list[Path]] | list[list[np.ndarray]],
         *,
         ref_num: int,
         size: int,
@@ -143,7 +143,9 @@ class FrameTuples(Dataset):
         step = -interval if backward else interval
         return [clip[first + i * step] for i in range(self.ref_num + 1)]
 
-    def _read(self, file: Path) -> np.ndarray:
+    def _read(self, file: Path | np.ndarray) -> np.ndarray:
+        if isinstance(file, np.ndarray):
+            return file
         image = cv2.imread(str(file), cv2.IMREAD_COLOR)
         if image is None:
             raise UserError(f"{file}: not a readable image; remove it or extract it again")

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from datasets.annotated import AnnotatedVideo
+from engine.adaptation import adapt
 from engine.options import ROOT, half_precision
 from functional import available_backends
 from models import MAMP, MaskPropagator
@@ -59,6 +60,7 @@ def add_options(parser: argparse.ArgumentParser, *, memory_length: int, pad_divi
     add("--optical_flow_warp", type=int, default=1, choices=[0, 1], help="0: as --flow none")
     add("--flow", choices=FLOWS, help="optical flow that moves the search window; default: the preset's")
     add("--flow_weights", metavar="FILE", help="local weights for RAFT, instead of torchvision's download")
+    add("--adapt", type=int, default=0, metavar="STEPS", help="train on each video's own frames first, on a copy")
     add("--backend", default="auto", choices=["auto", *available_backends()], help="of the matching")
     add("--is_amp", action="store_true", help="half precision: float16 on CUDA, bfloat16 on a CPU that has it")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -131,7 +133,7 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
 def settings_of(args: argparse.Namespace) -> dict:
     """The options that decide the masks, and the weights' checksum: what a complete video was done with."""
     decisive = "arch memory_length pad_divisible test_corr_radius top_k border temperature scale optical_flow_warp"
-    names = [*decisive.split(), "flow", "flow_weights", "is_amp"]
+    names = [*decisive.split(), "flow", "flow_weights", "is_amp", "adapt"]
     weights = None if args.arch == "lab" else _checksum(Path(args.resume or DEFAULT_CHECKPOINT))
     return {name: getattr(args, name) for name in names} | {"weights": weights}
 
@@ -150,6 +152,7 @@ def segment_all(
     settings: dict,
     *,
     overwrite: bool = False,
+    adapt_steps: int = 0,
     quiet: bool = False,
     watch: Callable[[AnnotatedVideo], AbstractContextManager[Consumer]] | None = None,
 ) -> None:
@@ -159,13 +162,14 @@ def segment_all(
         folder_of: where the masks of a video go, by its name.
         settings: what decides the masks; complete means complete with the same settings and masks given.
         overwrite: do complete videos again.
+        adapt_steps: how long to adapt the encoder to each video (:func:`engine.adaptation.adapt`).
         quiet: no progress bars.
         watch: opens what is called with every frame uint8 [H, W, 3] of a video and its labels uint8 [H, W].
 
     Raises:
         UserError: unreadable input or unwritable output. KeyboardInterrupt: after saying how to go on.
     """
-    videos = list(videos)
+    videos, model = list(videos), propagator.model
     for video in tqdm(videos, unit="video", disable=quiet or len(videos) == 1):
         folder = folder_of(video.name)
         made_with = settings | _inputs(video)
@@ -175,6 +179,8 @@ def segment_all(
         try:
             with watch(video) if watch else nullcontext() as consumer:
                 _forget(folder / SETTINGS)
+                if adapt_steps:
+                    propagator.model = adapt(model, video.frames, adapt_steps, quiet=quiet)
                 written = segment(video, propagator, folder, consumer, quiet)
         except KeyboardInterrupt:
             log.warning(

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
+from utils.distributed import Processes, join
 from utils.errors import UserError
+from utils.logging import set_up
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,14 @@ def run(main: Callable[[list[str] | None], int | None]) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def start(args: argparse.Namespace) -> tuple[Processes, Path]:
+    """Join the other processes if there are any and set up the log; returns them and the output folder."""
+    processes = join(device_of(args.device))
+    output = Path(args.savepath) / args.proc_name
+    set_up(output, quiet=not processes.first)
+    return processes, output
 
 
 def device_of(name: str) -> torch.device:

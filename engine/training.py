@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -21,8 +20,8 @@ from tqdm import tqdm
 from datasets.davis import Davis
 from datasets.unlabeled import EpochSampler, FrameTuples, find_clips
 from engine.inference import segment_all
+from engine.objective import colour_loss, reconstruct
 from engine.scoring import score_sequence
-from functional import subsample
 from models import MAMP, MaskPropagator
 from utils import checkpoint
 from utils.distributed import Processes
@@ -31,33 +30,6 @@ from utils.metrics import summarize
 from utils.visualization import lab_to_rgb
 
 log = logging.getLogger(__name__)
-
-COLOUR_GAIN = 20.0  # the loss compares colour values times this
-
-
-def reconstruct(model: torch.nn.Module, frames: torch.Tensor, channel: int) -> torch.Tensor:
-    """Reconstruct one colour channel of the last frame from the others.
-
-    Args:
-        model: called as :meth:`models.mamp.MAMP.forward`.
-        frames: [B, M+1, 3, H, W] Lab, the query last.
-        channel: 1 (a) or 2 (b), set to 0 in every input; the rest is scaled by 3/2 in its place.
-
-    Returns:
-        [B, 1, H, W].
-    """
-    kept = torch.full((3, 1, 1), 1.5, device=frames.device)
-    kept[channel] = 0
-    seen = frames * kept
-    colour = subsample(frames[:, :-1, channel : channel + 1])
-    coarse = model(seen[:, -1], seen[:, :-1], colour)
-    return F.interpolate(coarse, size=frames.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def colour_loss(reconstruction: torch.Tensor, frames: torch.Tensor, channel: int) -> torch.Tensor:
-    """Smooth L1 between a reconstruction [B, 1, H, W] and the query's own channel, both times 20."""
-    target = frames[:, -1, channel : channel + 1]
-    return F.smooth_l1_loss(COLOUR_GAIN * reconstruction, COLOUR_GAIN * target)
 
 
 def learning_rate(args: argparse.Namespace, step: int, total_steps: int) -> float:

@@ -12,7 +12,10 @@ import torch
 from conftest import ROOT, run_entry, write_frames
 
 import main_train
-from engine.training import Trainer, colour_loss, learning_rate, reconstruct
+from datasets.transforms import to_lab
+from engine.adaptation import adapt
+from engine.objective import colour_loss, reconstruct
+from engine.training import Trainer, learning_rate
 from models import MAMP
 from utils import checkpoint
 from utils.distributed import Processes
@@ -146,3 +149,19 @@ def test_two_processes_train_as_one(arguments, tmp_path):
     two, one = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("two", "one"))
     for name, gradient in one.items():
         torch.testing.assert_close(two[name], gradient, atol=1e-6, rtol=1e-3, msg=name)
+
+
+def test_adaptation_improves_on_the_video_and_leaves_the_model_alone(clip):
+    torch.manual_seed(0)
+    model = MAMP("light").eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    frames = [frame for frame, _ in clip]
+    adapted = adapt(model, frames, 12, lr=1e-3, quiet=True)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    lab = torch.stack([torch.from_numpy(to_lab(frame)) for frame in frames])
+    pairs = torch.stack((lab[:-2], lab[2:]), 1)
+    with torch.inference_mode():
+        losses = [colour_loss(reconstruct(m, pairs, 1), pairs, 1).item() for m in (model, adapted)]
+    assert losses[1] < losses[0]
+    assert not adapted.training
+    assert adapt(model, frames[:1], 5, quiet=True) is model

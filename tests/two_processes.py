@@ -8,7 +8,8 @@ import sys
 import torch
 
 import main_train
-from engine.training import Trainer, colour_loss, reconstruct
+from engine.objective import colour_loss, reconstruct
+from engine.training import Trainer
 from utils import distributed
 
 if __name__ == "__main__":
