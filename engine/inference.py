@@ -180,7 +180,7 @@ def segment_all(
             with watch(video) if watch else nullcontext() as consumer:
                 _forget(folder / SETTINGS)
                 if adapt_steps:
-                    propagator.model = adapt(model, video.frames, adapt_steps, quiet=quiet)
+                    propagator.use(adapt(model, video.frames, adapt_steps, quiet=quiet))
                 written = segment(video, propagator, folder, consumer, quiet)
         except KeyboardInterrupt:
             log.warning(

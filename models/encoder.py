@@ -5,9 +5,12 @@ are multiples of 4, and three class attributes: ``channels``, and ``metric`` and
 are compared (:func:`functional.propagate`). A new encoder is one such class, named in ``ENCODERS``.
 """
 
+import copy
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
@@ -111,6 +114,17 @@ class LabPatches(nn.Module):
         pooled = F.avg_pool2d(lab, 4)
         patches = F.unfold(pooled, 3, padding=1)
         return self.gain * patches.view(len(lab), self.channels, *pooled.shape[-2:])
+
+
+def for_inference(encoder: nn.Module) -> nn.Module:
+    """A copy that computes the same faster: normalisation folded into the convolutions, channels last."""
+    encoder = copy.deepcopy(encoder).eval()
+    for sequence in [module for module in encoder.modules() if isinstance(module, nn.Sequential)]:
+        for i in range(len(sequence) - 1):
+            if isinstance(sequence[i], nn.Conv2d) and isinstance(sequence[i + 1], nn.BatchNorm2d):
+                sequence[i] = fuse_conv_bn_eval(sequence[i], sequence[i + 1])
+                sequence[i + 1] = nn.Identity()
+    return encoder.to(memory_format=torch.channels_last)
 
 
 ENCODERS: dict[str, type[nn.Module]] = {

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from datasets.transforms import to_lab
 from functional import paint, propagate_labels, subsample, upsample_argmax
 from functional.labels import STRIDE
+from models.encoder import for_inference
 from models.mamp import MAMP
 from models.memory_bank import DavisMemory, MemoryBank, MemoryRule, Remembered
 from models.optical_flow import FlowEstimator, flow_estimator
@@ -60,7 +61,7 @@ class MaskPropagator:
             raise ValueError(f"pad_divisible must be a multiple of {STRIDE}, not {pad_divisible}")
         if not 0 < scale <= 1:
             raise ValueError(f"scale must be above 0 and at most 1, not {scale}")
-        self.model = model.eval()
+        self.use(model)
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.flow = flow_estimator(flow, device=self.device) if isinstance(flow, str) else flow
         self.scale, self.pad_divisible, self.half = scale, pad_divisible, half
@@ -74,6 +75,11 @@ class MaskPropagator:
         }
         self.bank = MemoryBank(DavisMemory(memory) if isinstance(memory, int) else memory)
         self.reset()
+
+    def use(self, model: MAMP) -> None:
+        """Take the encoder of another model of the same architecture, before a video's first frame."""
+        self.model = model
+        self._encoder = for_inference(model.encoder)
 
     def reset(self) -> None:
         """Forget the video; the next :meth:`step` starts another."""
@@ -147,7 +153,7 @@ class MaskPropagator:
         lab = lab.contiguous(memory_format=torch.channels_last)
         amp = torch.autocast(self.device.type, self.half) if self.half else contextlib.nullcontext()
         with amp:
-            return self.model.encode(lab)[0].float()
+            return self._encoder(lab)[0].float()
 
     def _predict(self, small: np.ndarray, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Indices of labels, int64 [H, W] on the CPU."""

@@ -7,7 +7,7 @@ import torch.nn as nn
 
 from datasets.transforms import to_lab
 from models import MAMP, DavisMemory, YouTubeVOSMemory
-from models.encoder import ENCODERS
+from models.encoder import ENCODERS, for_inference
 from models.memory_bank import MemoryBank, Remembered
 from models.optical_flow import flow_estimator
 from utils import checkpoint
@@ -20,6 +20,20 @@ def test_encoders_keep_the_contract(arch):
     with torch.inference_mode():
         features = model.encode(torch.randn(2, 3, 36, 52))
     assert features.shape == (2, model.encoder.channels, 9, 13)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "light"])
+def test_the_encoder_for_inference_computes_the_same(arch):
+    torch.manual_seed(0)
+    model = MAMP(arch)
+    lab = torch.randn(2, 3, 32, 48)
+    model.encode(lab)  # moves the running statistics away from 0 and 1
+    model.eval()
+    fast = for_inference(model.encoder)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(lab), model.encode(lab), atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()), "the model itself is left as it is"
 
 
 def test_light_is_light():
