@@ -19,7 +19,9 @@ attend = tiled.attend
 _one_at_a_time = threading.Lock()  # not every threading layer of Numba may be entered twice
 
 
-def attend_labels(query, memory, labels, source, num_labels, wanted, radius, top_k, border, metric, temperature):
+def attend_labels(
+    query, memory, labels, source, num_labels, wanted, radius, top_k, border, metric, temperature, locality
+):
     """See :func:`functional.tiled.attend_labels`."""
     if query.device.type != "cpu":
         raise ValueError(f"the compiled backend runs on a CPU, not on {query.device}; take tiled")
@@ -40,7 +42,21 @@ def attend_labels(query, memory, labels, source, num_labels, wanted, radius, top
     exclude, l2 = border == "exclude", metric == "l2"
     with _one_at_a_time:
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-        _solve(queries, keys, source, labels, positions, height, width, radius, top_k, exclude, l2, solved)
+        _solve(
+            queries,
+            keys,
+            source,
+            labels,
+            positions,
+            height,
+            width,
+            radius,
+            top_k,
+            exclude,
+            l2,
+            np.float32(locality),
+            solved,
+        )
     out = query.new_zeros(num_labels, height * width)
     out[:, torch.from_numpy(positions).long()] = torch.from_numpy(solved).T.to(query.dtype)
     return out.view(num_labels, height, width)
@@ -87,7 +103,7 @@ def _replace_lowest(scores, labels, score, label):
 
 
 @numba.njit(fastmath=_FAST, cache=True, parallel=True, nogil=True)
-def _solve(queries, keys, source, labels, positions, height, width, radius, top_k, exclude, l2, solved):
+def _solve(queries, keys, source, labels, positions, height, width, radius, top_k, exclude, l2, locality, solved):
     """For each position [N] add its labels' shares to solved [N, K].
 
     queries [H*W, C]; keys [M*H*W, C]; source int32 [M, H*W], the row of keys that stands at a position of
@@ -96,27 +112,24 @@ def _solve(queries, keys, source, labels, positions, height, width, radius, top_
     for n in numba.prange(positions.shape[0]):
         query = queries[positions[n]]
         y, x = positions[n] // width, positions[n] % width
-        left, right = max(0, x - radius), min(width, x + radius + 1)
         best = np.full(top_k, -np.inf, np.float32)
         best_labels = np.full(top_k, -1, np.int16)
-        seen = 0
+        outside = -(query * query).sum() if l2 else np.float32(0)  # zero features, no label
         # The latest frame and the nearest rows first: good candidates early mean few changes of the heap
         for m in range(source.shape[0] - 1, -1, -1):
             for step in range(2 * radius + 1):
-                row = y + (step + 1) // 2 * (1 if step % 2 else -1)
-                if row < 0 or row >= height:
-                    continue
-                for at in range(row * width + left, row * width + right):
-                    if source[m, at] >= 0:
-                        seen += 1
+                dy = (step + 1) // 2 * (1 if step % 2 else -1)
+                for dx in range(-radius, radius + 1):
+                    score, label = outside, np.int16(-1)
+                    at = (y + dy) * width + x + dx
+                    if 0 <= y + dy < height and 0 <= x + dx < width and source[m, at] >= 0:
                         score = _score(query, keys, np.uintp(source[m, at]), l2)
-                        if score > best[0]:
-                            _replace_lowest(best, best_labels, score, labels[m, at])
-        if not exclude:  # the rest of the window came from outside the frame: zero features, no label
-            score = -(query * query).sum() if l2 else np.float32(0)
-            for _ in range(min(top_k, source.shape[0] * (2 * radius + 1) ** 2 - seen)):
-                if score > best[0]:
-                    _replace_lowest(best, best_labels, score, np.int16(-1))
+                        label = labels[m, at]
+                    elif exclude:
+                        continue
+                    score -= locality * np.float32(dy * dy + dx * dx)
+                    if score > best[0]:
+                        _replace_lowest(best, best_labels, score, label)
         highest = best.max()
         total = np.float32(0)
         for k in range(top_k):

@@ -18,10 +18,13 @@ def correlate(query: torch.Tensor, padded: torch.Tensor, radius: int) -> torch.T
     return torch.einsum("bchw,bcnhw->bnhw", query, _unfold(padded, radius))
 
 
-def attend(query, padded, values, radius, top_k):
+def attend(query, padded, values, radius, top_k, locality):
     """See :func:`functional.propagate`; memory and values come with R positions around them."""
     frames = padded.shape[1]
     scores = torch.cat([correlate(query, padded[:, m], radius) for m in range(frames)], dim=1)
+    offset = torch.arange(-radius, radius + 1, device=scores.device).square()
+    distance = (offset[:, None] + offset).flatten().repeat(frames)
+    scores = scores - locality * distance[:, None, None]
     candidates = torch.cat([_unfold(values[:, m], radius) for m in range(frames)], dim=2)
     if top_k is not None:
         scores, index = scores.topk(top_k, dim=1)

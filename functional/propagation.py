@@ -4,7 +4,8 @@ This file checks the arguments, turns every variant (metric, temperature, border
 with zero padding, and hands over to a backend. A backend is one file with two functions:
 
     correlate(query [B,C,H,W], padded [B,C,H+2R,W+2R], radius) -> [B,(2R+1)^2,H,W]
-    attend(query [B,C,H,W], padded [B,M,C,H+2R,W+2R], values [B,M,K,H+2R,W+2R], radius, top_k) -> [B,K,H,W]
+    attend(query [B,C,H,W], padded [B,M,C,H+2R,W+2R], values [B,M,K,H+2R,W+2R], radius, top_k, locality)
+        -> [B,K,H,W]
 
 and, where it has a faster way for label maps, ``attend_labels`` (see functional/tiled.py). "auto" takes
 "compiled" for label maps on a CPU, and "tiled" else.
@@ -66,6 +67,7 @@ def propagate(
     border: str = "zero",
     metric: str = "dot",
     temperature: float | None = None,
+    locality: float = 0.0,
     backend: str = "auto",
 ) -> torch.Tensor:
     """Give every query position the values of the memory positions around it that look like it.
@@ -84,6 +86,7 @@ def propagate(
             and value 0, as in the paper; "exclude": they are left out.
         metric: "dot", or "l2" for the negative squared distance.
         temperature: > 0; None means sqrt(C).
+        locality: >= 0; a candidate's score loses this times its squared distance in positions. The paper's is 0.
         backend: "auto" or one of :func:`available_backends`.
 
     Returns:
@@ -98,7 +101,7 @@ def propagate(
     temperature = _check(radius, border, metric, temperature, channels)
     query, memory = as_dot_product(query, memory, radius, border, metric, temperature)
     top_k = _usable_top_k(top_k, frames, radius)
-    return _backend(backend).attend(query, memory, pad(values, radius), radius, top_k)
+    return _backend(backend).attend(query, memory, pad(values, radius), radius, top_k, locality)
 
 
 def propagate_labels(
@@ -112,6 +115,7 @@ def propagate_labels(
     border: str = "zero",
     metric: str = "dot",
     temperature: float | None = None,
+    locality: float = 0.0,
     flow: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
@@ -126,7 +130,7 @@ def propagate_labels(
         labels: int16 [M, H, W], 0..num_labels-1, or -1 where a position has no label: it came from outside
             the frame, and is treated like one that is outside (value 0, or left out under "exclude").
         num_labels: K, the background included.
-        radius, top_k, border, metric, temperature, backend: as in :func:`propagate`.
+        radius, top_k, border, metric, temperature, locality, backend: as in :func:`propagate`.
         flow: [M, 2, H, W] query -> memory, (dx, dy) in positions, or None. Features and labels are first
             warped by it, rounded to whole positions (:func:`functional.warp_rounded`).
 
@@ -146,7 +150,7 @@ def propagate_labels(
         return out
     if hasattr(module, "attend_labels") and top_k is not None:
         solved = module.attend_labels(
-            query, memory, labels, source, num_labels, ~certain, radius, top_k, border, metric, temperature
+            query, memory, labels, source, num_labels, ~certain, radius, top_k, border, metric, temperature, locality
         )
         return torch.where(certain, out, solved)
     if flow is not None:
@@ -154,7 +158,7 @@ def propagate_labels(
     left_out = (labels < 0)[None, :, None] if border == "exclude" else None
     query, memory = as_dot_product(query[None], memory[None], radius, border, metric, temperature, left_out)
     values = F.one_hot(labels.long() + 1, num_labels + 1)[..., 1:].permute(0, 3, 1, 2)
-    return module.attend(query, memory, pad(values[None].to(query.dtype), radius), radius, top_k)[0]
+    return module.attend(query, memory, pad(values[None].to(query.dtype), radius), radius, top_k, locality)[0]
 
 
 def _check(radius: int, border: str, metric: str, temperature: float | None, channels: int) -> float:

@@ -18,11 +18,14 @@ SCORES_AT_ONCE = 6_000_000  # bounds the working memory: about five times as man
 
 
 @functools.lru_cache(maxsize=8)
-def _band(radius: int, device: torch.device) -> torch.Tensor:
-    """bool [T*T, (T+2R)^2], true where a window position is within the radius of a query position."""
-    offset = torch.arange(TILE + 2 * radius, device=device) - torch.arange(TILE, device=device)[:, None]
-    near = (offset >= 0) & (offset <= 2 * radius)
-    return (near[:, None, :, None] & near[None, :, None, :]).reshape(TILE * TILE, -1)
+def _band(radius: int, locality: float, device: torch.device) -> torch.Tensor:
+    """float [T*T, (T+2R)^2], what a window position adds to the score: -inf beyond the query's radius."""
+    reach = torch.arange(TILE + 2 * radius, device=device)
+    offset = reach - radius - torch.arange(TILE, device=device)[:, None]
+    far = offset.abs() > radius
+    distance = offset.square()[:, None, :, None] + offset.square()[None, :, None, :]
+    bias = (-locality * distance).masked_fill(far[:, None, :, None] | far[None, :, None, :], -torch.inf)
+    return bias.reshape(TILE * TILE, -1)
 
 
 def _fill_tiles(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -84,12 +87,12 @@ def correlate(query: torch.Tensor, padded: torch.Tensor, radius: int) -> torch.T
     return _untile(torch.stack(rows, 1), *query.shape[-2:])
 
 
-def attend(query, padded, values, radius, top_k):
+def attend(query, padded, values, radius, top_k, locality):
     """See :func:`functional.propagate`; memory and values come with R positions around them."""
     tiles, memory, values = _query_tiles(query), _channels_last(padded, radius), _channels_last(values, radius)
     rows = []
     for row in range(tiles.shape[1]):
-        scores = _scores(tiles[:, row], _window_row(memory, radius, row))
+        scores = _scores(tiles[:, row], _window_row(memory, radius, row), locality)
         candidates = _window_row(values, radius, row).flatten(2, 4)
         if top_k is None:
             rows.append(scores.softmax(-1).to(values.dtype) @ candidates)
@@ -104,12 +107,12 @@ def attend(query, padded, values, radius, top_k):
     return _untile(torch.stack(rows, 1), *query.shape[-2:])
 
 
-def _scores(tiles: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+def _scores(tiles: torch.Tensor, windows: torch.Tensor, locality: float) -> torch.Tensor:
     """Tiles [..., T*T, C] with windows [..., M, S, S, C] -> scores [..., T*T, M*S*S], -inf beyond the radius."""
     frames, side = windows.shape[-4], windows.shape[-2]
     keys = windows.flatten(-4, -2)
-    near = _band((side - TILE) // 2, tiles.device).repeat(1, frames)
-    return (tiles @ keys.transpose(-1, -2)).masked_fill_(~near, -torch.inf)
+    band = _band((side - TILE) // 2, locality, tiles.device).to(tiles.dtype)
+    return (tiles @ keys.transpose(-1, -2)).add_(band.repeat(1, frames))
 
 
 def _top(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,7 +132,9 @@ def _top(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return values, index
 
 
-def attend_labels(query, memory, labels, source, num_labels, wanted, radius, top_k, border, metric, temperature):
+def attend_labels(
+    query, memory, labels, source, num_labels, wanted, radius, top_k, border, metric, temperature, locality
+):
     """:func:`functional.propagate_labels` where it is ``wanted``, tile by tile.
 
     Args:
@@ -158,7 +163,7 @@ def attend_labels(query, memory, labels, source, num_labels, wanted, radius, top
     step = max(1, SCORES_AT_ONCE // (TILE * TILE * held[0, 0].numel()))
     for some in torch.arange(len(row), device=row.device).split(step):
         at = row[some], column[some]
-        weights, index = _top(_scores(tiles[at], keys[at]), top_k)
+        weights, index = _top(_scores(tiles[at], keys[at], locality), top_k)
         found = held[at].flatten(1).gather(1, index.flatten(1)).view_as(index)
         shares = tiles.new_zeros(*index.shape[:2], num_labels + 1)
         shares.scatter_add_(-1, found.long() + 1, weights.softmax(-1))

@@ -35,6 +35,7 @@ class MaskPropagator:
         top_k: how many candidates vote; None means all.
         border: "zero" as the paper, or "exclude": whether what is outside the frame takes part.
         temperature: divides the scores; None means the encoder's own, in most cases sqrt(C).
+        locality: how much candidates lose by their distance, see :func:`functional.propagate`; the paper's is 0.
         scale: frames are worked on at this size; 0.5 takes every second pixel, as the paper does for
             YouTube-VOS. Masks keep the size of the frames.
         pad_divisible: working frames are zero-padded to a multiple of this (a multiple of 4).
@@ -52,6 +53,7 @@ class MaskPropagator:
         top_k: int | None = 36,
         border: str = "zero",
         temperature: float | None = None,
+        locality: float = 0.0,
         scale: float = 1.0,
         pad_divisible: int = 4,
         half: torch.dtype | None = None,
@@ -71,6 +73,7 @@ class MaskPropagator:
             "border": border,
             "metric": model.metric,
             "temperature": model.temperature if temperature is None else temperature,
+            "locality": locality,
             "backend": backend,
         }
         self.bank = MemoryBank(DavisMemory(memory) if isinstance(memory, int) else memory)

@@ -12,7 +12,7 @@ from functional import available_backends, local_correlation, propagate, propaga
 BACKENDS = available_backends()
 
 
-def naive(query, memory, values, radius, top_k, border, metric, temperature):
+def naive(query, memory, values, radius, top_k, border, metric, temperature, locality):
     """One position and one candidate at a time, in float64."""
     batch, channels, height, width = query.shape
     out = torch.zeros(batch, values.shape[2], height, width, dtype=torch.float64)
@@ -32,7 +32,8 @@ def naive(query, memory, values, radius, top_k, border, metric, temperature):
                                 key, value = memory[b, m, :, y + dy, x + dx], values[b, m, :, y + dy, x + dx]
                             q = query[b, :, y, x].double()
                             dot, l2 = q @ key.double(), -(q - key.double()).square().sum()
-                            scores.append((dot if metric == "dot" else l2) / (temperature or channels**0.5))
+                            score = (dot if metric == "dot" else l2) / (temperature or channels**0.5)
+                            scores.append(score - locality * (dy * dy + dx * dx))
                             held.append(value.double())
                 scores, held = torch.stack(scores), torch.stack(held)
                 if top_k is not None:
@@ -50,7 +51,7 @@ def test_equals_the_obvious_implementation(backend, border, metric, top_k):
     torch.manual_seed(0)
     query, memory = torch.randn(2, 3, 5, 11), torch.randn(2, 2, 3, 5, 11)
     values = torch.rand(2, 2, 4, 5, 11)
-    variant = {"radius": 2, "top_k": top_k, "border": border, "metric": metric, "temperature": 0.7}
+    variant = {"radius": 2, "top_k": top_k, "border": border, "metric": metric, "temperature": 0.7, "locality": 0.1}
     expected = naive(query, memory, values, **variant)
     torch.testing.assert_close(
         propagate(query, memory, values, backend=backend, **variant).double(), expected, atol=1e-5, rtol=1e-5
@@ -103,11 +104,12 @@ def test_local_correlation(backend):
     height=st.integers(1, 20), width=st.integers(1, 35), frames=st.integers(1, 3), radius=st.integers(0, 5),
     top_k=st.sampled_from([None, 1, 7, 36]), border=st.sampled_from(["zero", "exclude"]),
     metric=st.sampled_from(["dot", "l2"]),
+    locality=st.sampled_from([0.0, 0.03]),
     moving=st.booleans(),
     seed=st.integers(0, 1000), backend=st.sampled_from(BACKENDS),
 )  # fmt: skip
 def test_label_maps_give_what_one_hot_values_give(
-    height, width, frames, radius, top_k, border, metric, moving, seed, backend
+    height, width, frames, radius, top_k, border, metric, locality, moving, seed, backend
 ):
     """Positions that are certain are not computed; that must change nothing."""
     rng = torch.Generator().manual_seed(seed)
@@ -117,7 +119,7 @@ def test_label_maps_give_what_one_hot_values_give(
     labels[:, height // 3 :, width // 2 :] = 1
     labels[:, : height // 4] = 2
     flow = torch.randint(-3, 4, (frames, 2, height, width), generator=rng).float() if moving else None
-    matching = {"radius": radius, "top_k": top_k, "border": border, "metric": metric}
+    matching = {"radius": radius, "top_k": top_k, "border": border, "metric": metric, "locality": locality}
     out = propagate_labels(query, memory, labels, 3, flow=flow, backend=backend, **matching)
     if moving:
         memory, labels = warp_rounded(memory, flow), warp_rounded(labels[:, None], flow, fill=-1)[:, 0]
