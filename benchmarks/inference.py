@@ -18,7 +18,7 @@ from datasets.synthetic import SyntheticVideo
 from datasets.transforms import to_lab
 from datasets.video import open_frames
 from functional import propagate_labels
-from models import MAMP, MaskPropagator
+from models import MAMP, PRESETS, MaskPropagator
 from models.optical_flow import DIS
 from utils.masks import read_mask
 
@@ -75,7 +75,7 @@ def matching(backend: str, objects: int, size: str, source):
 def whole_step(arch: str, objects: int, size: str, source):
     """The propagator's step with the memory full."""
     frames, labels = first_frames(size, objects, source)
-    propagator = MaskPropagator(MAMP(arch).eval(), border="exclude")
+    propagator = MaskPropagator(MAMP(arch).eval(), **PRESETS["default"])
     propagator.step(frames[0], labels)
     for frame in frames[1:]:
         propagator.step(frame)

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.measure import heading, table
 from datasets.synthetic import SyntheticVideo
-from models import MAMP, MaskPropagator
+from models import MAMP, PRESETS, MaskPropagator
 
 
 def resident() -> float:
@@ -28,7 +28,7 @@ def main() -> None:
     args = parser.parse_args()
     video = SyntheticVideo(60, *((428, 240) if args.quick else (854, 480)))
     rendered = [video.render(t) for t in range(video.length)]
-    propagator = MaskPropagator(MAMP("light").eval(), border="exclude")
+    propagator = MaskPropagator(MAMP("light").eval(), **PRESETS["default"])
     there_and_back = [*range(60), *range(58, 0, -1)]
     rows = []
     for t in range(args.frames):

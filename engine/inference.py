@@ -19,7 +19,7 @@ from datasets.annotated import AnnotatedVideo
 from engine.adaptation import adapt
 from engine.options import ROOT, half_precision
 from functional import available_backends
-from models import MAMP, MaskPropagator
+from models import MAMP, PRESETS, MaskPropagator
 from models.encoder import ENCODERS
 from models.memory_bank import MemoryRule
 from models.optical_flow import NAMES as FLOWS
@@ -34,11 +34,6 @@ log = logging.getLogger(__name__)
 DEFAULT_CHECKPOINT = ROOT / "ckpt" / "light.safetensors"
 SETTINGS = ".settings.json"  # written into a video's folder when all its masks are: it is complete
 
-PRESETS = {
-    "paper": {"border": "zero", "flow": "raft_large"},
-    "default": {"border": "exclude", "flow": "dis"},
-    "fast": {"border": "exclude", "flow": "dis", "scale": 0.5},
-}
 PRESETS_HELP = "paper: its settings, with RAFT; default: ours, without a download; fast: ours at half the resolution"
 
 
@@ -55,6 +50,8 @@ def add_options(parser: argparse.ArgumentParser, *, memory_length: int, pad_divi
     add("--top_k", type=int, default=36, help="candidates that vote; 0: all")
     add("--preset", default="default", choices=list(PRESETS), help=PRESETS_HELP)
     add("--border", choices=["zero", "exclude"], help="candidates outside the frame; default: the preset's")
+    add("--locality", type=float, help="what candidates lose by their squared distance; default: the preset's")
+    add("--label_offset", type=int, choices=range(4), help="pixel of 4x4 that gives a label; default: the preset's")
     add("--temperature", type=float, help="divides the scores; default: the encoder's own, sqrt(channels)")
     add("--scale", type=float, help=f"size to work at, as a fraction of the frame's; default {scale}, or the preset's")
     add("--optical_flow_warp", type=int, default=1, choices=[0, 1], help="0: as --flow none")
@@ -101,8 +98,8 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
         raise UserError(f"--pad_divisible {args.pad_divisible}: must be a multiple of 4")
     if not 0 < args.scale <= 1:
         raise UserError(f"--scale {args.scale}: must be above 0 and at most 1")
-    if args.test_corr_radius < 0 or args.top_k < 0 or (args.temperature or 1) <= 0:
-        raise UserError("--test_corr_radius and --top_k must be 0 or more, --temperature above 0")
+    if args.test_corr_radius < 0 or args.top_k < 0 or (args.temperature or 1) <= 0 or args.locality < 0:
+        raise UserError("--test_corr_radius, --top_k and --locality must be 0 or more, --temperature above 0")
     model = load_model(args, device)
     flow = args.flow if args.optical_flow_warp else "none"
     half = half_precision(args.is_amp, device)
@@ -122,6 +119,8 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
         radius=args.test_corr_radius,
         top_k=args.top_k or None,
         border=args.border,
+        locality=args.locality,
+        label_offset=args.label_offset,
         temperature=args.temperature,
         scale=args.scale,
         pad_divisible=args.pad_divisible,
@@ -132,8 +131,8 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
 
 def settings_of(args: argparse.Namespace) -> dict:
     """The options that decide the masks, and the weights' checksum: what a complete video was done with."""
-    decisive = "arch memory_length pad_divisible test_corr_radius top_k border temperature scale optical_flow_warp"
-    names = [*decisive.split(), "flow", "flow_weights", "is_amp", "adapt"]
+    decisive = "arch memory_length pad_divisible test_corr_radius top_k border locality label_offset temperature scale"
+    names = [*decisive.split(), "optical_flow_warp", "flow", "flow_weights", "is_amp", "adapt"]
     weights = None if args.arch == "lab" else _checksum(Path(args.resume or DEFAULT_CHECKPOINT))
     return {name: getattr(args, name) for name in names} | {"weights": weights}
 

@@ -22,7 +22,7 @@ from datasets.unlabeled import EpochSampler, FrameTuples, find_clips
 from engine.inference import segment_all
 from engine.objective import colour_loss, reconstruct
 from engine.scoring import score_sequence
-from models import MAMP, MaskPropagator
+from models import MAMP, PRESETS, MaskPropagator
 from utils import checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
@@ -206,7 +206,7 @@ class Trainer:
             model = MAMP(self.model.arch).to(self.device)
             model.load_weights(self.weights(), "the weights in training")
             folder = self.folder / "DAVIS"
-            propagator = MaskPropagator(model, border="exclude")
+            propagator = MaskPropagator(model, **PRESETS["default"])
             segment_all(self.davis.videos(), propagator, folder.joinpath, {}, overwrite=True, quiet=True)
             scores = [s for name in self.davis.names for s in score_sequence(self.davis, name, folder)]
             overall = summarize(scores)

@@ -6,9 +6,13 @@ import torch.nn.functional as F
 STRIDE = 4
 
 
-def subsample(labels: torch.Tensor) -> torch.Tensor:
-    """Labels [..., H, W] at the memory's resolution [..., ceil(H/4), ceil(W/4)]: every fourth pixel."""
-    return labels[..., ::STRIDE, ::STRIDE]
+def subsample(labels: torch.Tensor, offset: int = 0) -> torch.Tensor:
+    """Labels [..., H, W], H and W multiples of 4, at the memory's resolution [..., H/4, W/4].
+
+    Every fourth pixel, from ``offset`` (0..3) on. The paper takes 0, the corner of what a position covers; the
+    output is upsampled as if positions stood in the middle of their 4x4 pixels, where 2 takes the labels too.
+    """
+    return labels[..., offset::STRIDE, offset::STRIDE]
 
 
 def paint(prediction: torch.Tensor, annotation: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,6 @@
 
 from models.mamp import MAMP
 from models.memory_bank import DavisMemory, YouTubeVOSMemory
-from models.propagator import MaskPropagator, propagate_video
+from models.propagator import PRESETS, MaskPropagator, propagate_video
 
-__all__ = ["MAMP", "DavisMemory", "MaskPropagator", "YouTubeVOSMemory", "propagate_video"]
+__all__ = ["MAMP", "PRESETS", "DavisMemory", "MaskPropagator", "YouTubeVOSMemory", "propagate_video"]

@@ -18,11 +18,19 @@ from models.mamp import MAMP
 from models.memory_bank import DavisMemory, MemoryBank, MemoryRule, Remembered
 from models.optical_flow import FlowEstimator, flow_estimator
 
+PRESETS = {
+    "paper": {"flow": "raft_large", "border": "zero", "locality": 0.0, "label_offset": 0},
+    "default": {"flow": "dis", "border": "exclude", "locality": 0.02, "label_offset": 2},
+    "fast": {"flow": "dis", "border": "exclude", "locality": 0.02, "label_offset": 2, "scale": 0.5},
+}
+"""Settings for :class:`MaskPropagator`, whose own defaults are the paper's but for the flow, which needs no download.
+Measured in benchmarks/settings.md."""
+
 
 class MaskPropagator:
     """Carries the labels of annotated frames through a video, frame by frame.
 
-    >>> propagator = MaskPropagator(MAMP.from_checkpoint("ckpt/light.safetensors"))
+    >>> propagator = MaskPropagator(MAMP.from_checkpoint("ckpt/light.safetensors"), **PRESETS["default"])
     >>> first = propagator.step(frames[0], labels)
     >>> second = propagator.step(frames[1])
 
@@ -36,6 +44,7 @@ class MaskPropagator:
         border: "zero" as the paper, or "exclude": whether what is outside the frame takes part.
         temperature: divides the scores; None means the encoder's own, in most cases sqrt(C).
         locality: how much candidates lose by their distance, see :func:`functional.propagate`; the paper's is 0.
+        label_offset: which pixel of 4x4 gives a position its label, see :func:`functional.subsample`; the paper's is 0.
         scale: frames are worked on at this size; 0.5 takes every second pixel, as the paper does for
             YouTube-VOS. Masks keep the size of the frames.
         pad_divisible: working frames are zero-padded to a multiple of this (a multiple of 4).
@@ -54,6 +63,7 @@ class MaskPropagator:
         border: str = "zero",
         temperature: float | None = None,
         locality: float = 0.0,
+        label_offset: int = 0,
         scale: float = 1.0,
         pad_divisible: int = 4,
         half: torch.dtype | None = None,
@@ -67,6 +77,7 @@ class MaskPropagator:
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.flow = flow_estimator(flow, device=self.device) if isinstance(flow, str) else flow
         self.scale, self.pad_divisible, self.half = scale, pad_divisible, half
+        self.label_offset = label_offset
         self.matching = {
             "radius": radius,
             "top_k": top_k,
@@ -181,7 +192,7 @@ class MaskPropagator:
         index_of = torch.zeros(256, dtype=torch.int16)
         index_of[self.ids] = torch.arange(len(self.ids), dtype=torch.int16)
         labels = self._pad(self._shrink_labels(answer, small.shape[:2]))
-        labels = subsample(index_of[labels.long()]).to(self.device)
+        labels = subsample(index_of[labels.long()], self.label_offset).to(self.device)
         self.bank.add(self.time, Remembered(features, labels, small), annotated)
 
 
