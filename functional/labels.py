@@ -9,8 +9,8 @@ STRIDE = 4
 def subsample(labels: torch.Tensor, offset: int = 0) -> torch.Tensor:
     """Labels [..., H, W], H and W multiples of 4, at the memory's resolution [..., H/4, W/4].
 
-    Every fourth pixel, from ``offset`` (0..3) on. The paper takes 0, the corner of what a position covers; the
-    output is upsampled as if positions stood in the middle of their 4x4 pixels, where 2 takes the labels too.
+    Every fourth pixel, from ``offset`` (0..3) on. The paper takes 0, the corner of what a position covers, but
+    upsamples the output as if positions stood in the middle of their 4x4 pixels; 1 and 2 are next to that.
     """
     return labels[..., offset::STRIDE, offset::STRIDE]
 

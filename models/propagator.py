@@ -20,8 +20,8 @@ from models.optical_flow import FlowEstimator, flow_estimator
 
 PRESETS = {
     "paper": {"flow": "raft_large", "border": "zero", "locality": 0.0, "label_offset": 0},
-    "default": {"flow": "dis", "border": "exclude", "locality": 0.02, "label_offset": 2},
-    "fast": {"flow": "dis", "border": "exclude", "locality": 0.02, "label_offset": 2, "scale": 0.5},
+    "default": {"flow": "dis", "border": "exclude", "locality": 0.02, "label_offset": 1},
+    "fast": {"flow": "dis", "border": "exclude", "locality": 0.02, "label_offset": 1, "scale": 0.5},
 }
 """Settings for :class:`MaskPropagator`, whose own defaults are the paper's but for the flow, which needs no download.
 Measured in benchmarks/settings.md."""
