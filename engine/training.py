@@ -74,8 +74,13 @@ class Trainer:
         self.steps_an_epoch = self.sampler.usable // args.bsize
         self.total_steps = args.steps or args.epochs * self.steps_an_epoch
         self.step = 0
+        last = self.folder / "last.pt"
+        if args.resume == "auto":
+            args.resume = last if last.is_file() else None
         if args.resume:
             self.load(args.resume)
+        elif args.init:
+            self._start_from(args.init)
         self.trained = self._distributed()
 
     def _open_data(self):
@@ -154,7 +159,8 @@ class Trainer:
         bar.close()
         self.save()
         if stop.asked:
-            log.info("stopped at step %d; go on with --resume %s", self.step, self.folder / "last.pt")
+            log.warning("stopped at step %d; go on with --resume %s", self.step, self.folder / "last.pt")
+            raise KeyboardInterrupt
 
     def _batches(self):
         for epoch in itertools.count(self.step // self.steps_an_epoch):
@@ -242,17 +248,22 @@ class Trainer:
             "batch": self.args.bsize,
         }
 
-    def load(self, path: str) -> None:
-        """Go on where a training checkpoint stopped; from weights alone, start with them.
+    def _start_from(self, name: str) -> None:
+        """Take the weights of a file, or of the run of that name in the same --savepath."""
+        run = Path(self.args.savepath) / name / "model.safetensors"
+        path = run if run.is_file() else Path(name)
+        self.model.load_state_dict(MAMP.from_checkpoint(path, self.device).state_dict())
+        log.info("starting from the weights in %s", path)
+
+    def load(self, path: str | Path) -> None:
+        """Go on where a training checkpoint stopped.
 
         Raises:
-            UserError: unreadable, of another architecture, or made with another batch size.
+            UserError: unreadable, weights alone, of another architecture, or made with another batch size.
         """
         weights, about = checkpoint.load(path)
         if "optimizer" not in about:
-            self.model.load_state_dict(MAMP.from_checkpoint(path, self.device).state_dict())
-            log.info("starting from the weights in %s, at step 0", path)
-            return
+            raise UserError(f"{path}: weights alone, no training to resume; start from them with --init {path}")
         self.model.load_weights(weights, path)
         self.model.load_state_dict(weights)  # the running statistics' counters too
         if about["batch"] != self.args.bsize:

@@ -95,7 +95,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(arguments, tmp_path):
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0 and "go on with --resume" in errors and "Traceback" not in errors
+    assert process.returncode == 130 and "go on with --resume" in errors and "Traceback" not in errors
     _, about = checkpoint.load(tmp_path / "stopped/last.pt")
     assert about["step"] >= 5
 
@@ -113,6 +113,20 @@ def test_the_missing_channel_is_not_in_the_input():
     assert (seen["query"][:, 2] == 0).all() and (seen["memory"][:, :, 2] == 0).all()
     torch.testing.assert_close(seen["query"][:, :2], 1.5 * frames[:, -1, :2])
     torch.testing.assert_close(seen["colour"][:, :, 0], frames[:, :-1, 2, ::4, ::4])
+
+
+def test_a_run_may_start_from_another_and_go_on_by_itself(arguments):
+    first = trainer(arguments("--steps 2 --proc_name first"))
+    first.run()
+    second = trainer(arguments("--steps 2 --proc_name second --init first --resume auto --img_size 48"))
+    assert second.step == 0
+    weights = MAMP.from_checkpoint(first.folder / "model.safetensors", "cpu").state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in second.model.state_dict().items())
+    second.run()
+    again = trainer(arguments("--steps 2 --proc_name second --init first --resume auto --img_size 48"))
+    assert again.step == 2
+    with pytest.raises(UserError, match="--init"):
+        trainer(arguments(f"--resume {first.folder / 'model.safetensors'}"))
 
 
 def test_schedules():

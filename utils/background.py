@@ -35,7 +35,8 @@ def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
         except BaseException as error:  # noqa: BLE001  it is raised where the item is asked for
             put((None, error, False))
 
-    threading.Thread(target=take, daemon=True).start()
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
     try:
         while True:
             item, error, ended = ready.get()
@@ -46,6 +47,7 @@ def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
             yield item
     finally:
         stopped.set()
+        thread.join()  # a thread inside of a decoder when Python ends would abort the process
 
 
 class Behind:
