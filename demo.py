@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from datasets import synthetic
 from datasets.annotated import AnnotatedVideo, without_void
@@ -18,10 +19,11 @@ from datasets.demo import read_demo_folder
 from datasets.video import VideoWriter, open_frames
 from engine import inference, options
 from models import DavisMemory
+from utils.checkpoint import replacing
 from utils.errors import UserError
 from utils.masks import read_mask
 from utils.metrics import score_object, statistics
-from utils.visualization import overlay
+from utils.visualization import ContactSheet, overlay
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +58,28 @@ def main(argv: list[str] | None) -> None:
         inference.settings_of(args),
         overwrite=args.overwrite,
         adapt_steps=args.adapt,
-        watch=lambda video: overlay_video(output / video.name / "overlay.mp4", video.frames.fps),
+        watch=lambda video: overlay_video(output / video.name, video.frames.fps),
     )
     for video, truth in videos:
-        log.info("%s: masks/*.png and overlay.mp4", output / video.name)
+        log.info("%s: masks/*.png, overlay.mp4, summary.png", output / video.name)
         if truth:
             print_score(truth, output / video.name / "masks")
 
 
 @contextlib.contextmanager
-def overlay_video(path: Path, fps: Fraction) -> Iterator[inference.Consumer]:
-    """Write every frame with its masks over it."""
-    with VideoWriter(path, fps) as writer:
-        yield lambda frame, labels: writer.write(overlay(frame, labels))
+def overlay_video(folder: Path, fps: Fraction) -> Iterator[inference.Consumer]:
+    """Write overlay.mp4, every frame with its masks over it, and summary.png, some of them side by side."""
+    sheet = ContactSheet()
+    with VideoWriter(folder / "overlay.mp4", fps) as writer:
+
+        def draw(frame: np.ndarray, labels: np.ndarray) -> None:
+            picture = overlay(frame, labels)
+            writer.write(picture)
+            sheet.add(picture)
+
+        yield draw
+    with replacing(folder / "summary.png") as temporary:
+        Image.fromarray(sheet.draw()).save(temporary, format="PNG")
 
 
 def find_videos(args: argparse.Namespace, output: Path) -> list[tuple[AnnotatedVideo, Path | None]]:

@@ -89,6 +89,7 @@ def test_demo_on_a_folder_and_on_a_video(demo_folder, tmp_path, clip):
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "demo/clip/masks").glob("*.png"))) == 8
     assert len(list(VideoFile(tmp_path / "demo/clip/overlay.mp4"))) == 8
+    assert Image.open(tmp_path / "demo/clip/summary.png").size == (960, 384)
 
     with VideoWriter(tmp_path / "mine.mp4", 10) as writer:
         for frame, _ in clip:

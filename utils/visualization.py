@@ -25,6 +25,35 @@ def overlay(frame: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.n
     return out
 
 
+class ContactSheet:
+    """Evenly spread pictures of a video of any length, small, in two rows.
+
+    Args:
+        pictures: how many the sheet shows; an even number. width: of each, in pixels.
+    """
+
+    def __init__(self, pictures: int = 6, width: int = 320):
+        self.pictures, self.width = pictures, width
+        self._kept: list[np.ndarray] = []
+        self._count, self._step = 0, 1
+
+    def add(self, frame: np.ndarray) -> None:
+        """The next frame, uint8 RGB [H, W, 3]; at most four times as many as shown are kept."""
+        if self._count % self._step == 0:
+            height = max(1, round(frame.shape[0] * self.width / frame.shape[1]))
+            self._kept.append(cv2.resize(frame, (self.width, height), interpolation=cv2.INTER_AREA))
+        self._count += 1
+        if len(self._kept) > 4 * self.pictures:
+            self._kept, self._step = self._kept[::2], 2 * self._step
+
+    def draw(self) -> np.ndarray:
+        """uint8 RGB [2 h, pictures / 2 * width, 3]; the first and the last kept frame are always on it."""
+        chosen = np.linspace(0, len(self._kept) - 1, self.pictures).round().astype(int)
+        half = self.pictures // 2
+        rows = [np.hstack([self._kept[i] for i in part]) for part in (chosen[:half], chosen[half:])]
+        return np.vstack(rows)
+
+
 def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
     """Inverse of :func:`datasets.transforms.to_lab`: float [3, H, W] -> uint8 RGB [H, W, 3]."""
     channels = lab.transpose(1, 2, 0) * np.float32([50, 127, 127]) + np.float32([50, 0, 0])
