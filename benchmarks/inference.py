@@ -1,4 +1,4 @@
-"""Time and memory of one frame of inference, and of its parts: python -m benchmarks.inference [--quick]
+"""Time and memory of one frame of inference, and of its parts: python -m benchmarks.inference [--quick] [--dense]
 
 Times are ratios to the ResNet-18 encoder in the same run, since machines differ and are noisy. The frames are
 the synthetic video's, or a real video's with --frames DIR --mask FIRST.png. Memory frames: 5, R = 12, top 36.
@@ -84,7 +84,8 @@ def whole_step(arch: str, objects: int, size: str, source):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="480p only, without the dense reference")
+    parser.add_argument("--quick", action="store_true", help="480p only")
+    parser.add_argument("--dense", action="store_true", help="the dense reference too (minutes, over 4 GB)")
     parser.add_argument("--frames", help="a video file or folder of frames, instead of the synthetic video")
     parser.add_argument("--mask", help="the mask of its first frame")
     args = parser.parse_args()
@@ -109,7 +110,7 @@ def main() -> None:
         for arch in ("light", "resnet18"):
             for objects in (1, 10):
                 row(f"whole step {arch}, {objects} objects, {size}", whole_step, arch, objects, size, source)
-    if not args.quick:
+    if args.dense:
         row("matching dense reference, 1 object, 480p", matching, "dense", 1, "480p", source, repeats=0)
     print(heading())
     print(f"1.00 is {unit:.2f} s\n")
