@@ -25,29 +25,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None) -> None:
     args = parse(argv)
     processes, output = options.start(args)
-    davis = Davis(args.datapath, args.year, args.split, args.sequences)
-    share = processes.share(davis.names)
-    if args.score_only:
-        folder = Path(args.score_only)
-    else:
-        folder = output / "DAVIS"
-        propagator = inference.make_propagator(args, processes.device, DavisMemory(args.memory_length))
-        videos = [video for video in davis.videos() if video.name in share]
-        settings = inference.settings_of(args) | {"year": args.year}
-        inference.segment_all(
-            videos,
-            propagator,
-            folder.joinpath,
-            settings,
-            overwrite=args.overwrite,
-            adapt_steps=args.adapt,
-            quiet=not processes.first,
-        )
-    scores = {name: scoring.score_sequence(davis, name, folder) for name in share}
-    merged = {name: score for part in processes.gather(scores) for name, score in part.items()}
-    if processes.first:
-        scoring.report([score for name in davis.names for score in merged[name]], folder, args.split)
-    processes.close()
+    with processes:
+        davis = Davis(args.datapath, args.year, args.split, args.sequences)
+        share = processes.share(davis.names)
+        if args.score_only:
+            folder = Path(args.score_only)
+        else:
+            folder = output / "DAVIS"
+            propagator = inference.make_propagator(args, processes.device, DavisMemory(args.memory_length))
+            videos = [video for video in davis.videos() if video.name in share]
+            settings = inference.settings_of(args) | {"year": args.year}
+            inference.segment_all(
+                videos,
+                propagator,
+                folder.joinpath,
+                settings,
+                overwrite=args.overwrite,
+                adapt_steps=args.adapt,
+                quiet=not processes.first,
+            )
+        scores = {name: scoring.score_sequence(davis, name, folder) for name in share}
+        merged = {name: score for part in processes.gather(scores) for name, score in part.items()}
+        if processes.first:
+            scoring.report([score for name in davis.names for score in merged[name]], folder, args.split)
 
 
 if __name__ == "__main__":

@@ -24,25 +24,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None) -> None:
     args = parse(argv)
     processes, output = options.start(args)
-    data = YouTubeVOS(args.datapath, args.sequences)
-    share = processes.share(data.names)
-    propagator = inference.make_propagator(args, processes.device, YouTubeVOSMemory(args.memory_length))
-    folder = output / "Annotations"
-    videos = [video for video in data.videos() if video.name in share]
-    settings = inference.settings_of(args)
-    inference.segment_all(
-        videos,
-        propagator,
-        folder.joinpath,
-        settings,
-        overwrite=args.overwrite,
-        adapt_steps=args.adapt,
-        quiet=not processes.first,
-    )
-    processes.gather("done")
-    if processes.first:
-        pack(folder, {video.name: sorted(video.wanted) for video in data.videos()}, output / "Annotations.zip")
-    processes.close()
+    with processes:
+        data = YouTubeVOS(args.datapath, args.sequences)
+        share = processes.share(data.names)
+        propagator = inference.make_propagator(args, processes.device, YouTubeVOSMemory(args.memory_length))
+        folder = output / "Annotations"
+        videos = [video for video in data.videos() if video.name in share]
+        settings = inference.settings_of(args)
+        inference.segment_all(
+            videos,
+            propagator,
+            folder.joinpath,
+            settings,
+            overwrite=args.overwrite,
+            adapt_steps=args.adapt,
+            quiet=not processes.first,
+        )
+        processes.gather("done")
+        if processes.first:
+            pack(folder, {video.name: sorted(video.wanted) for video in data.videos()}, output / "Annotations.zip")
 
 
 def pack(folder: Path, frames: dict[str, list[str]], target: Path) -> None:

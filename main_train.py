@@ -69,11 +69,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None) -> None:
     args = parse(argv)
     processes, _ = options.start(args)
-    half = options.half_precision(args.is_amp, processes.device)
-    try:
+    with processes:
+        half = options.half_precision(args.is_amp, processes.device)
         Trainer(args, processes, half).run()
-    finally:
-        processes.close()
 
 
 if __name__ == "__main__":

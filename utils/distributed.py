@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all: ``rank`` of ``world``, and its device."""
+    """This process among all: ``rank`` of ``world``, and its device. As a context manager it leaves the group."""
 
     rank: int
     world: int
@@ -34,9 +34,13 @@ class Processes:
         dist.all_gather_object(things, thing)
         return things
 
-    def close(self) -> None:
-        """Leave the group."""
-        if self.world > 1:
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        """Leave the group, all at once: one that leaves while another still talks to it aborts that other."""
+        if self.world > 1 and kind is None:
+            dist.barrier()
             dist.destroy_process_group()
 
 
