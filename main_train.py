@@ -36,6 +36,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="squash whole frames (the paper), or crop at 0.6 to 1.2 times and mirror",
     )
     add("--skip_static", type=float, default=0.0, help="redraw samples that change less, in grey levels")
+    add(
+        "--flow_loss",
+        type=float,
+        default=0.0,
+        help="weight of the loss that asks features to find what the optical flow found; the paper's is 0",
+    )
     add("--epochs", type=int, default=33, help="times through all frames")
     add("--steps", type=int, help="stop after so many steps instead of --epochs")
     add("--bsize", type=int, default=24, help="samples a step, over all processes")

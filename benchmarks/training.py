@@ -31,7 +31,7 @@ def whole_step(arch: str, batch: int):
     model, frames = MAMP(arch).to(memory_format=torch.channels_last), torch.randn(batch, 2, 3, 256, 256)
 
     def step():
-        colour_loss(reconstruct(model, frames, 1), frames, 1).backward()
+        colour_loss(reconstruct(model, frames, 1)[0], frames, 1).backward()
 
     return step
 

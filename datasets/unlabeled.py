@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
+from datasets.correspondence import matches
 from datasets.transforms import AUGMENTATIONS, to_lab
 from datasets.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoFile, list_images
 from utils.errors import UserError
@@ -86,6 +87,8 @@ class FrameTuples(Dataset):
 
     An item is float32 [ref_num + 1, 3, size, size] Lab, the query last. Its randomness comes from the seed,
     the epoch and the index alone, so it is the same whichever process loads it and after any resume.
+    With ``flow`` it comes with int64 [ref_num, size/4 * size/4], where each position of the query is in each
+    memory frame (:func:`datasets.correspondence.matches`).
 
     Args:
         clips: frame files by clip, as :func:`find_clips` gives them, or frames uint8 RGB [H, W, 3] themselves.
@@ -107,12 +110,13 @@ class FrameTuples(Dataset):
         probabilities: Sequence[float],
         augmentation: str,
         skip_static: float = 0,
+        flow: bool = False,
         seed: int = 0,
     ):
         self.clips = [clip for clip in clips if len(clip) > ref_num]
         if not self.clips:
             raise UserError(f"no clip has more than {ref_num} frames, which a sample of --ref_num {ref_num} needs")
-        self.ref_num, self.size, self.seed = ref_num, size, seed
+        self.ref_num, self.size, self.flow, self.seed = ref_num, size, flow, seed
         self.intervals, self.probabilities = list(intervals), np.array(probabilities) / sum(probabilities)
         self.augment, self.skip_static = AUGMENTATIONS[augmentation], skip_static
         self.index = [(c, f) for c, clip in enumerate(self.clips) for f in range(len(clip))]
@@ -120,7 +124,7 @@ class FrameTuples(Dataset):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
+    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         epoch, item = key
         rng = np.random.default_rng([self.seed, epoch, item])
         clip, first = self.index[item]
@@ -130,7 +134,10 @@ class FrameTuples(Dataset):
                 break
             clip, first = self.index[rng.integers(len(self.index))]
         frames = self.augment(frames, self.size, rng)
-        return torch.from_numpy(np.stack([to_lab(frame) for frame in frames]))
+        lab = torch.from_numpy(np.stack([to_lab(frame) for frame in frames]))
+        if not self.flow:
+            return lab
+        return lab, torch.from_numpy(np.stack([matches(frames[-1], memory) for memory in frames[:-1]]))
 
     def _draw(self, clip: list[Path], first: int, rng: np.random.Generator) -> list[Path]:
         """Frames from ``first`` on, forward or backward in time, at an interval that fits into the clip."""

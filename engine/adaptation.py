@@ -49,7 +49,7 @@ def adapt(model: MAMP, frames: Iterable[np.ndarray], steps: int, *, lr: float = 
     for sample in tqdm(_samples(data, steps, batch), total=steps, desc="adapting", unit="step", disable=quiet):
         channel = int(torch.randint(1, 3, (), generator=chance))
         sample = sample.to(device)
-        loss = colour_loss(reconstruct(adapted, sample, channel), sample, channel)
+        loss = colour_loss(reconstruct(adapted, sample, channel)[0], sample, channel)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

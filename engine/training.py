@@ -20,7 +20,7 @@ from tqdm import tqdm
 from datasets.davis import Davis
 from datasets.unlabeled import EpochSampler, FrameTuples, find_clips
 from engine.inference import segment_all
-from engine.objective import colour_loss, reconstruct
+from engine.objective import colour_loss, flow_loss, reconstruct
 from engine.scoring import score_sequence
 from models import MAMP, PRESETS, MaskPropagator
 from utils import checkpoint
@@ -101,6 +101,7 @@ class Trainer:
             probabilities=args.interval_probs,
             augmentation=args.augmentation,
             skip_static=args.skip_static,
+            flow=args.flow_loss > 0,
             seed=args.seed,
         )
         sampler = EpochSampler(len(data), args.seed, args.bsize, self.processes.rank, self.processes.world)
@@ -139,9 +140,9 @@ class Trainer:
         writer = SummaryWriter(self.folder / "tensorboard") if self.processes.first else None
         bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.processes.first)
         losses, since = [], time.monotonic()
-        for frames in self._batches():
+        for frames, matches in self._batches():
             channel = int(torch.randint(1, 3, ()))
-            loss, picture = self.train_step(frames, channel)
+            loss, picture = self.train_step(frames, channel, matches)
             losses.append(loss)
             bar.update()
             if self.step % self.args.log_every == 0 or self.step == self.total_steps:
@@ -163,21 +164,28 @@ class Trainer:
             raise KeyboardInterrupt
 
     def _batches(self):
+        """Frames [B, M+1, 3, H, W] and, for the flow loss, where their positions match; else None."""
         for epoch in itertools.count(self.step // self.steps_an_epoch):
             self.sampler.seek(epoch, self.step % self.steps_an_epoch * self.args.bsize)
-            for frames in self.loader:
+            for sample in self.loader:
                 if self.step >= self.total_steps:
                     return
-                yield frames.to(self.device, non_blocking=True)
+                frames, matches = sample if self.data.flow else (sample, None)
+                frames = frames.to(self.device, non_blocking=True)
+                yield frames, None if matches is None else matches.to(self.device, non_blocking=True)
 
-    def train_step(self, frames: torch.Tensor, channel: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def train_step(
+        self, frames: torch.Tensor, channel: int, matches: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """One update on frames [B, M+1, 3, H, W]; returns the loss and the reconstruction [B, 1, H, W]."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.args, self.step, self.total_steps)
         self.trained.train()
         with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-            picture = reconstruct(self.trained, frames, channel)
+            picture, query, memory = reconstruct(self.trained, frames, channel)
         loss = colour_loss(picture, frames, channel)
+        if matches is not None:
+            loss = loss + self.args.flow_loss * flow_loss(query, memory, matches)
         if not torch.isfinite(loss):
             raise UserError(f"the loss is not finite at step {self.step}; lower --lr, or leave --is_amp out")
         self.optimizer.zero_grad(set_to_none=True)

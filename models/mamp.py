@@ -60,7 +60,9 @@ class MAMP(nn.Module):
         """
         return self.encoder(lab)
 
-    def forward(self, query: torch.Tensor, memory: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, query: torch.Tensor, memory: torch.Tensor, colour: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Reconstruct the query's missing colour channel from the memory frames' (Section 3.1).
 
         Args:
@@ -68,20 +70,22 @@ class MAMP(nn.Module):
             colour: [B, M, 1, H/4, W/4], the missing channel of the memory frames.
 
         Returns:
-            [B, 1, H/4, W/4].
+            The reconstruction [B, 1, H/4, W/4], and the features that it was made with: the query's
+            [B, C, H/4, W/4] and the memory's [B, M, C, H/4, W/4].
         """
         batch, frames = memory.shape[:2]
-        features = self.encode(torch.cat((query, memory.flatten(0, 1))))
-        keys = features[batch:].view(batch, frames, *features.shape[1:])
         # Scores in float32: their softmax is what half precision would lose most in
-        return propagate(
-            features[:batch].float(),
-            keys.float(),
+        features = self.encode(torch.cat((query, memory.flatten(0, 1)))).float()
+        queries, keys = features[:batch], features[batch:].view(batch, frames, *features.shape[1:])
+        reconstruction = propagate(
+            queries,
+            keys,
             colour.float(),
             radius=self.train_radius,
             metric=self.metric,
             temperature=self.temperature,
         )
+        return reconstruction, queries, keys
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device | None = None) -> MAMP:

@@ -10,6 +10,7 @@ from conftest import write_frames
 from PIL import Image
 
 from datasets.annotated import without_void
+from datasets.correspondence import matches
 from datasets.davis import Davis
 from datasets.synthetic import SyntheticVideo
 from datasets.unlabeled import EpochSampler, FrameTuples, find_clips
@@ -183,3 +184,14 @@ def test_frames_of_a_folder_are_in_order(tmp_path, clip):
     write_frames(tmp_path / "a", [frame for frame, _ in clip])
     folder = FrameFolder(tmp_path / "a")
     assert folder.names == [f"{t:05d}" for t in range(8)] and len(list(folder)) == 8
+
+
+def test_matches_follow_what_moves_and_leave_out_what_left():
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.normal(0, 1, (96, 104, 3)), (0, 0), 4)
+    texture = (127 + 60 * noise / noise.std()).clip(0, 255).astype(np.uint8)
+    query, memory = texture[:, :96], texture[:, 8:]  # what stands at x in the query is at x - 8 in the memory
+    found = matches(np.ascontiguousarray(query), np.ascontiguousarray(memory)).reshape(24, 24)
+    assert (found[:, :2] == -1).mean() > 0.9
+    expected = np.arange(24)[:, None] * 24 + np.arange(24) - 2
+    assert (found[2:-2, 4:-2] == expected[2:-2, 4:-2]).mean() > 0.9

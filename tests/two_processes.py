@@ -16,7 +16,7 @@ if __name__ == "__main__":
     with distributed.join(torch.device("cpu")) as processes:
         run = Trainer(main_train.parse(sys.argv[2:]), processes)
         run.trained.eval()
-        frames = next(run._batches())
-        colour_loss(reconstruct(run.trained, frames, 1), frames, 1).backward()
+        frames, _ = next(run._batches())
+        colour_loss(reconstruct(run.trained, frames, 1)[0], frames, 1).backward()
         if processes.first:
             torch.save({name: p.grad for name, p in run.model.named_parameters()}, sys.argv[1])
