@@ -33,8 +33,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--augmentation",
         default="squash",
         choices=["squash", "crop"],
-        help="squash whole frames (the paper), or crop at 0.6 to 1.2 times and mirror",
+        help="squash whole frames (the paper), or crop and mirror",
     )
+    add("--zoom", type=options.numbers(float), default=[0.6, 1.2], help="crops are at so many times a 256-pixel frame")
     add("--skip_static", type=float, default=0.0, help="redraw samples that change less, in grey levels")
     add(
         "--flow_loss",
@@ -69,6 +70,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.img_size % 4 or args.img_size < 32:
         parser.error("--img_size must be a multiple of 4, 32 or more")
+    if len(args.zoom) != 2 or not 0 < args.zoom[0] <= args.zoom[1]:
+        parser.error("--zoom takes two numbers above 0, the lower one first")
     return args
 
 

@@ -14,19 +14,21 @@ def to_lab(frame: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(((lab - _MEAN) / _SCALE).transpose(2, 0, 1))
 
 
-def squash(frames: list[np.ndarray], size: int, rng: np.random.Generator) -> list[np.ndarray]:
+def squash(frames: list[np.ndarray], size: int, rng: np.random.Generator, zoom=None) -> list[np.ndarray]:
     """The paper's: every frame resized to size x size, whatever its shape."""
     return [cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR) for frame in frames]
 
 
-def random_crop(frames: list[np.ndarray], size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """One crop, the same for all frames, at 0.6 to 1.2 times the size of a frame with short side 256.
+def random_crop(
+    frames: list[np.ndarray], size: int, rng: np.random.Generator, zoom: tuple[float, float] = (0.6, 1.2)
+) -> list[np.ndarray]:
+    """One crop, the same for all frames, at ``zoom`` times the size of a frame with short side 256, every ratio alike.
 
     Keeps the shape of things; half the samples are mirrored.
     """
     height, width = frames[0].shape[:2]
-    zoom = rng.uniform(0.6, 1.2) * 256 / min(height, width)
-    side = int(np.clip(size / zoom, 16, min(height, width)))
+    factor = np.exp(rng.uniform(*np.log(zoom))) * 256 / min(height, width)
+    side = int(np.clip(size / factor, 16, min(height, width)))
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
     mode = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     crops = [cv2.resize(f[top : top + side, left : left + side], (size, size), interpolation=mode) for f in frames]

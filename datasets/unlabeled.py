@@ -95,7 +95,7 @@ class FrameTuples(Dataset):
         ref_num: how many memory frames.
         size: side of the samples in pixels.
         intervals, probabilities: frames between two neighbours of a sample, and how often each is drawn.
-        augmentation: "squash" (the paper's) or "crop".
+        augmentation: "squash" (the paper's) or "crop", at ``zoom`` times the frame.
         skip_static: redraw samples whose first and last frame differ by less than this, in grey levels of
             0..255 on average; 0 keeps all.
     """
@@ -109,6 +109,7 @@ class FrameTuples(Dataset):
         intervals: Sequence[int],
         probabilities: Sequence[float],
         augmentation: str,
+        zoom: tuple[float, float] = (0.6, 1.2),
         skip_static: float = 0,
         flow: bool = False,
         seed: int = 0,
@@ -118,7 +119,7 @@ class FrameTuples(Dataset):
             raise UserError(f"no clip has more than {ref_num} frames, which a sample of --ref_num {ref_num} needs")
         self.ref_num, self.size, self.flow, self.seed = ref_num, size, flow, seed
         self.intervals, self.probabilities = list(intervals), np.array(probabilities) / sum(probabilities)
-        self.augment, self.skip_static = AUGMENTATIONS[augmentation], skip_static
+        self.augment, self.zoom, self.skip_static = AUGMENTATIONS[augmentation], zoom, skip_static
         self.index = [(c, f) for c, clip in enumerate(self.clips) for f in range(len(clip))]
 
     def __len__(self) -> int:
@@ -133,7 +134,7 @@ class FrameTuples(Dataset):
             if _difference(frames[0], frames[-1]) >= self.skip_static:
                 break
             clip, first = self.index[rng.integers(len(self.index))]
-        frames = self.augment(frames, self.size, rng)
+        frames = self.augment(frames, self.size, rng, self.zoom)
         lab = torch.from_numpy(np.stack([to_lab(frame) for frame in frames]))
         if not self.flow:
             return lab

@@ -100,6 +100,7 @@ class Trainer:
             intervals=args.intervals,
             probabilities=args.interval_probs,
             augmentation=args.augmentation,
+            zoom=args.zoom,
             skip_static=args.skip_static,
             flow=args.flow_loss > 0,
             seed=args.seed,
