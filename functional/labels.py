@@ -16,8 +16,12 @@ def subsample(labels: torch.Tensor, offset: int = 0) -> torch.Tensor:
 
 
 def paint(prediction: torch.Tensor, annotation: torch.Tensor) -> torch.Tensor:
-    """Label map [H, W] of the prediction with the non-zero part of the annotation over it."""
-    return torch.where(annotation > 0, annotation, prediction)
+    """Label map [H, W] of the prediction with the annotation over it.
+
+    An object that the annotation shows is where it shows it, and nowhere else; the others stay.
+    """
+    corrected = torch.isin(prediction, annotation[annotation > 0].unique())
+    return torch.where(annotation > 0, annotation, prediction.masked_fill(corrected, 0))
 
 
 def uniform_neighbourhoods(

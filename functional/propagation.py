@@ -8,9 +8,11 @@ with zero padding, and hands over to a backend. A backend is one file with two f
         -> [B,K,H,W]
 
 and, where it has a faster way for label maps, ``attend_labels`` (see functional/tiled.py). "auto" takes
-"compiled" for label maps on a CPU, and "tiled" else.
+"triton" on CUDA, "compiled" for label maps on a CPU, and "tiled" else.
 """
 
+import functools
+import logging
 import math
 
 import torch
@@ -21,7 +23,16 @@ from functional.labels import uniform_neighbourhoods
 from functional.scores import as_dot_product, pad
 from functional.warp import rounded_indices, warp_rounded
 
+try:
+    from functional import triton_backend
+except ImportError:  # PyTorch brings Triton on Linux, but not everywhere
+    triton_backend = None
+
+log = logging.getLogger(__name__)
+
 BACKENDS = {"dense": dense, "tiled": tiled, "compiled": compiled}
+if triton_backend is not None:
+    BACKENDS["triton"] = triton_backend
 
 
 def available_backends() -> list[str]:
@@ -29,12 +40,22 @@ def available_backends() -> list[str]:
     return list(BACKENDS)
 
 
-def _backend(name: str, device: str = ""):
+def _backend(name: str, device: torch.device, label_maps: bool = False):
     if name == "auto":
-        name = "compiled" if device == "cpu" else "tiled"
+        name = _best(device.type, label_maps)
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; there are auto, {', '.join(BACKENDS)}")
     return BACKENDS[name]
+
+
+@functools.cache
+def _best(device: str, label_maps: bool) -> str:
+    """The backend that "auto" means; that a better one is missing is logged, once."""
+    if device == "cuda":
+        if triton_backend is not None:
+            return "triton"
+        log.warning("Triton is not installed: matching on CUDA in plain PyTorch (backend tiled), which is slower")
+    return "compiled" if device == "cpu" and label_maps else "tiled"
 
 
 def local_correlation(query: torch.Tensor, memory: torch.Tensor, radius: int, *, backend: str = "auto") -> torch.Tensor:
@@ -54,7 +75,7 @@ def local_correlation(query: torch.Tensor, memory: torch.Tensor, radius: int, *,
             f"local_correlation: query {tuple(query.shape)} and memory {tuple(memory.shape)} must both be [B, C, H, W]"
         )
     _check_radius(radius)
-    return _backend(backend).correlate(query, pad(memory, radius), radius)
+    return _backend(backend, query.device).correlate(query, pad(memory, radius), radius)
 
 
 def propagate(
@@ -101,7 +122,7 @@ def propagate(
     temperature = _check(radius, border, metric, temperature, channels)
     query, memory = as_dot_product(query, memory, radius, border, metric, temperature)
     top_k = _usable_top_k(top_k, frames, radius)
-    return _backend(backend).attend(query, memory, pad(values, radius), radius, top_k, locality)
+    return _backend(backend, query.device).attend(query, memory, pad(values, radius), radius, top_k, locality)
 
 
 def propagate_labels(
@@ -137,7 +158,7 @@ def propagate_labels(
     Returns:
         float [K, H, W]: each label's share of the softmax.
     """
-    module = _backend(backend, query.device.type)
+    module = _backend(backend, query.device, label_maps=True)
     temperature = _check(radius, border, metric, temperature, query.shape[0])
     top_k = _usable_top_k(top_k, memory.shape[0], radius)
     source = None
@@ -155,6 +176,7 @@ def propagate_labels(
         return torch.where(certain, out, solved)
     if flow is not None:
         memory = warp_rounded(memory, flow)
+    memory = memory.masked_fill((labels < 0)[:, None], 0)
     left_out = (labels < 0)[None, :, None] if border == "exclude" else None
     query, memory = as_dot_product(query[None], memory[None], radius, border, metric, temperature, left_out)
     values = F.one_hot(labels.long() + 1, num_labels + 1)[..., 1:].permute(0, 3, 1, 2)

@@ -14,7 +14,7 @@ from functional.scores import as_dot_product, pad
 
 TILE = 8
 GROUP = 16  # candidates that share one partial maximum in the selection of the top k
-SCORES_AT_ONCE = 6_000_000  # bounds the working memory: about five times as many bytes are alive
+SCORES_AT_ONCE = 4_000_000  # bounds the working memory: about five times as many bytes are alive
 
 
 @functools.lru_cache(maxsize=8)
@@ -148,8 +148,8 @@ def attend_labels(
     height, width = query.shape[-2:]
     unlabelled = (labels < 0)[:, None]
     if source is not None:
-        moved = memory.flatten(2).gather(2, source[:, None].expand(-1, memory.shape[1], -1)).view_as(memory)
-        memory = moved.masked_fill_(unlabelled, 0)
+        memory = memory.flatten(2).gather(2, source[:, None].expand(-1, memory.shape[1], -1)).view_as(memory)
+    memory = memory.masked_fill(unlabelled, 0)
     left_out = unlabelled[None] if border == "exclude" else None
     query, memory = as_dot_product(query[None], memory[None], radius, border, metric, temperature, left_out)
     labels = pad(labels[None, :, None], radius, value=-1)

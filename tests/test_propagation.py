@@ -1,5 +1,7 @@
 """The matching: golden numbers, the dense reference, and what its docstrings promise."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functional import available_backends, local_correlation, propagate, propagate_labels, warp_rounded
+from functional import available_backends, local_correlation, propagate, propagate_labels, propagation, warp_rounded
 
 BACKENDS = available_backends()
+# Triton's interpreter takes a millisecond an operation: small sizes only, below, unless there is a GPU
+LARGE = [name for name in BACKENDS if name != "triton"]
 
 
 def naive(query, memory, values, radius, top_k, border, metric, temperature, locality):
@@ -58,7 +62,7 @@ def test_equals_the_obvious_implementation(backend, border, metric, top_k):
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", LARGE)
 def test_golden_inference(golden, backend):
     numbers = {name: torch.from_numpy(value) for name, value in np.load(golden / "matching_inference.npz").items()}
     labels = numbers["labels"][:, 0, ::4, ::4].short()
@@ -69,7 +73,7 @@ def test_golden_inference(golden, backend):
         torch.testing.assert_close(out, numbers[expected][0], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", LARGE)
 def test_golden_training(golden, backend):
     numbers = {name: torch.from_numpy(value) for name, value in np.load(golden / "matching_training.npz").items()}
     query, memory = numbers["query"].requires_grad_(), numbers["memory"].requires_grad_()
@@ -106,7 +110,7 @@ def test_local_correlation(backend):
     metric=st.sampled_from(["dot", "l2"]),
     locality=st.sampled_from([0.0, 0.03]),
     moving=st.booleans(),
-    seed=st.integers(0, 1000), backend=st.sampled_from(BACKENDS),
+    seed=st.integers(0, 1000), backend=st.sampled_from(LARGE),
 )  # fmt: skip
 def test_label_maps_give_what_one_hot_values_give(
     height, width, frames, radius, top_k, border, metric, locality, moving, seed, backend
@@ -139,9 +143,76 @@ def test_positions_without_label(backend):
     labels[0, 1, 1] = 1
     zero = propagate_labels(query, memory, labels, 2, radius=1, backend=backend)
     exclude = propagate_labels(query, memory, labels, 2, radius=1, border="exclude", backend=backend)
-    torch.testing.assert_close(zero[:, 1, 1], torch.tensor([0.0, 1 / 9]))
+    own = math.exp(2 / math.sqrt(2))  # its score against the 0 of eight neighbours
+    torch.testing.assert_close(zero[:, 1, 1], torch.tensor([0.0, own / (own + 8)]))
     torch.testing.assert_close(exclude[:, 1, 1], torch.tensor([0.0, 1.0]))
     assert (exclude[:, 3, 3] == 0).all(), "nothing in reach has a label"
+    rng = torch.Generator().manual_seed(0)
+    query, memory = torch.randn(2, 4, 4, generator=rng), torch.randn(1, 2, 4, 4, generator=rng)
+    out = propagate_labels(query, memory, labels, 2, radius=1, top_k=5, backend=backend)
+    blank = memory.masked_fill(labels[:, None] < 0, 0)
+    expected = propagate_labels(query, blank, labels, 2, radius=1, top_k=5, backend="dense")
+    torch.testing.assert_close(out, expected)
+
+
+needs_triton = pytest.mark.skipif("triton" not in BACKENDS, reason="Triton is not installed on this machine")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("height", "width", "radius", "channels"), [(5, 7, 2, 3), (3, 35, 1, 16), (1, 4, 6, 2)])
+def test_triton_correlation_and_gradients(dtype, height, width, radius, channels):
+    torch.manual_seed(0)
+    query, memory = torch.randn(2, 2, channels, height, width, device=DEVICE).to(dtype).unbind()
+    grad = torch.randn(2, (2 * radius + 1) ** 2, height, width, device=DEVICE).to(dtype)
+    answers = []
+    for backend, kind in (("triton", dtype), ("dense", torch.float32)):
+        inputs = [x.to(kind).requires_grad_() for x in (query, memory)]
+        out = local_correlation(*inputs, radius, backend=backend)
+        answers.append((out, *torch.autograd.grad(out, inputs, grad.to(kind))))
+    off = 1e-5 if dtype == torch.float32 else 2e-2
+    for got, expected in zip(*answers, strict=True):
+        torch.testing.assert_close(got.float(), expected, atol=off * expected.abs().max().item(), rtol=off)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "radius", "top_k", "border", "metric"),
+    [
+        ((5, 6), 2, 7, "zero", "dot"), ((5, 6), 2, 7, "exclude", "l2"), ((4, 9), 3, 36, "exclude", "dot"),
+        ((1, 5), 1, 3, "zero", "l2"), ((7, 3), 0, 2, "exclude", "dot"),
+    ],
+)  # fmt: skip
+def test_triton_votes(dtype, shape, radius, top_k, border, metric):
+    rng = torch.Generator().manual_seed(1)
+    query, memory = (torch.randn(*n, 5, *shape, generator=rng).to(dtype) for n in ((), (2,)))
+    labels = torch.randint(0, 3, (2, *shape), generator=rng).short()
+    flow = torch.randint(-2, 3, (2, 2, *shape), generator=rng).float()
+    matching = {"radius": radius, "top_k": top_k, "border": border, "metric": metric, "locality": 0.05}
+    args = [x.to(DEVICE) for x in (query, memory, labels)]
+    got = propagate_labels(*args, 3, flow=flow.to(DEVICE), backend="triton", **matching).cpu()
+    exact = [x.float() for x in (query, memory)]
+    expected = propagate_labels(*exact, labels, 3, flow=flow, backend="tiled", **matching)
+    torch.testing.assert_close(got.float(), expected, atol=2e-5 if dtype == torch.float32 else 4e-3, rtol=1e-3)
+
+
+@needs_triton
+def test_triton_takes_the_first_of_equal_candidates():
+    """All scores are equal: the k first candidates vote, no more and no fewer."""
+    query, memory = torch.ones(2, 3, 3, device=DEVICE), torch.ones(1, 2, 3, 3, device=DEVICE)
+    labels = torch.arange(9, dtype=torch.int16, device=DEVICE).view(1, 3, 3)
+    out = propagate_labels(query, memory, labels, 9, radius=1, top_k=4, border="exclude", backend="triton").cpu()
+    torch.testing.assert_close(out[:, 1, 1], torch.tensor([0.25] * 4 + [0.0] * 5))
+
+
+def test_a_missing_triton_is_said_once(monkeypatch, caplog):
+    monkeypatch.setattr(propagation, "triton_backend", None)
+    propagation._best.cache_clear()
+    assert [propagation._best("cuda", True) for _ in range(3)] == ["tiled"] * 3
+    assert sum("Triton" in record.message for record in caplog.records) == 1
+    propagation._best.cache_clear()
 
 
 def test_wrong_arguments_are_named():
