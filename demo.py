@@ -1,37 +1,44 @@
 #!/usr/bin/env python
-"""Segment your own video from the mask of its first frame, or a clip that the project makes itself."""
+"""Segment your own video from the masks of some of its frames, or a clip that the project makes itself."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from datasets import synthetic
-from datasets.annotated import AnnotatedVideo, without_void
+from datasets.annotated import AnnotatedVideo
 from datasets.demo import read_demo_folder
-from datasets.video import VideoWriter, open_frames
-from engine import inference, options
+from engine import inference, options, own_video
+from engine.directions import DIRECTIONS
+from engine.outputs import OUTPUTS, write_all
 from models import DavisMemory
-from utils.checkpoint import replacing
 from utils.errors import UserError
 from utils.masks import read_mask
 from utils.metrics import score_object, statistics
-from utils.visualization import ContactSheet, overlay
 
 log = logging.getLogger(__name__)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--video", help="a video file or a folder of frames")
-    parser.add_argument("--mask", help="the mask of its first frame: an indexed or grey PNG, pixel values are objects")
+    own_video.add_options(parser)
+    parser.add_argument(
+        "--direction",
+        default="both",
+        choices=DIRECTIONS,
+        help="from each mask forward in time, backward, or both: between two masks from both sides",
+    )
+    parser.add_argument(
+        "--outputs",
+        type=options.names,
+        default=["masks", "overlay", "summary"],
+        metavar="A,B",
+        help=f"what to write: masks, {', '.join(OUTPUTS)}",
+    )
     parser.add_argument(
         "--datapath",
         default=str(options.ROOT / "datasets" / "DEMO"),
@@ -41,8 +48,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     inference.add_options(parser, memory_length=5, pad_divisible=4, scale=1.0)
     args = inference.parse(parser, argv)
-    if (args.video is None) != (args.mask is None):
-        parser.error("--video and --mask go together")
+    own_video.check(args, parser)
+    unknown = set(args.outputs) - OUTPUTS.keys() - {"masks"}
+    if unknown:
+        parser.error(f"--outputs: unknown {', '.join(unknown)}; there are masks, {', '.join(OUTPUTS)}")
     return args
 
 
@@ -50,45 +59,30 @@ def main(argv: list[str] | None) -> None:
     args = parse(argv)
     processes, output = options.start(args)
     videos = find_videos(args, output)
+    args.scale = min(own_video.working_scale(video.frames, args.max_size, args.scale) for video, _ in videos)
     propagator = inference.make_propagator(args, processes.device, DavisMemory(args.memory_length))
     inference.segment_all(
         [video for video, _ in videos],
         propagator,
         lambda name: output / name / "masks",
-        inference.settings_of(args),
+        inference.settings_of(args)
+        | {name: getattr(args, name) for name in ["start", "end", "every", "direction", "outputs"]},
         overwrite=args.overwrite,
         adapt_steps=args.adapt,
-        watch=lambda video: overlay_video(output / video.name, video.frames.fps),
+        direction=args.direction,
+        masks="masks" in args.outputs,
+        watch=lambda video: write_all(video, output / video.name, args.outputs),
     )
     for video, truth in videos:
-        log.info("%s: masks/*.png, overlay.mp4, summary.png", output / video.name)
-        if truth:
+        log.info("%s: %s", output / video.name, ", ".join(args.outputs))
+        if truth and "masks" in args.outputs:
             print_score(truth, output / video.name / "masks")
-
-
-@contextlib.contextmanager
-def overlay_video(folder: Path, fps: Fraction) -> Iterator[inference.Consumer]:
-    """Write overlay.mp4, every frame with its masks over it, and summary.png, some of them side by side."""
-    sheet = ContactSheet()
-    with VideoWriter(folder / "overlay.mp4", fps) as writer:
-
-        def draw(frame: np.ndarray, labels: np.ndarray) -> None:
-            picture = overlay(frame, labels)
-            writer.write(picture)
-            sheet.add(picture)
-
-        yield draw
-    with replacing(folder / "summary.png") as temporary:
-        Image.fromarray(sheet.draw()).save(temporary, format="PNG")
 
 
 def find_videos(args: argparse.Namespace, output: Path) -> list[tuple[AnnotatedVideo, Path | None]]:
     """What to segment, each with the folder of its true masks if there is one."""
     if args.video:
-        frames = open_frames(args.video)
-        first = next(iter(frames.names))
-        name = Path(args.video).resolve().stem
-        return [(AnnotatedVideo(name, frames, {first: Path(args.mask)}, convert=without_void), None)]
+        return [(own_video.own_video(args, output), None)]
     root = Path(args.datapath)
     if not root.exists():
         if root != options.ROOT / "datasets" / "DEMO":

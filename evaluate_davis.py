@@ -2,11 +2,15 @@
 """Segment DAVIS and score it as the official tool does."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from datasets.davis import Davis
 from engine import inference, options, scoring
+from engine.reports import report_davis
 from models import DavisMemory
+
+log = logging.getLogger(__name__)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -18,6 +22,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", default="val", help="list of sequences, ImageSets/YEAR/SPLIT.txt")
     parser.add_argument("--sequences", type=options.names, metavar="A,B", help="a subset of them")
     parser.add_argument("--score_only", metavar="DIR", help="score the masks DIR/<sequence>/<frame>.png")
+    parser.add_argument("--report", action="store_true", help="write report.html: curves, worst frames, settings")
     inference.add_options(parser, memory_length=5, pad_divisible=4, scale=1.0)
     return inference.parse(parser, argv)
 
@@ -27,27 +32,15 @@ def main(argv: list[str] | None) -> None:
     processes, output = options.start(args)
     with processes:
         davis = Davis(args.datapath, args.year, args.split, args.sequences)
-        share = processes.share(davis.names)
-        if args.score_only:
-            folder = Path(args.score_only)
-        else:
-            folder = output / "DAVIS"
-            propagator = inference.make_propagator(args, processes.device, DavisMemory(args.memory_length))
-            videos = [video for video in davis.videos() if video.name in share]
-            settings = inference.settings_of(args) | {"year": args.year}
-            inference.segment_all(
-                videos,
-                propagator,
-                folder.joinpath,
-                settings,
-                overwrite=args.overwrite,
-                adapt_steps=args.adapt,
-                quiet=not processes.first,
-            )
-        scores = {name: scoring.score_sequence(davis, name, folder) for name in share}
+        folder = Path(args.score_only or output / "DAVIS")
+        if not args.score_only:
+            inference.segment_share(args, processes, davis, DavisMemory(args.memory_length), folder)
+        scores = {name: scoring.score_sequence(davis, name, folder) for name in processes.share(davis.names)}
         merged = {name: score for part in processes.gather(scores) for name, score in part.items()}
         if processes.first:
             scoring.report([score for name in davis.names for score in merged[name]], folder, args.split)
+            if args.report:
+                log.info("report: %s", report_davis(davis, merged, folder, vars(args)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets.youtube_vos import YouTubeVOS
 from engine import inference, options
+from engine.reports import ConfidenceReport, report_confidence
 from models import YouTubeVOSMemory
 from utils.checkpoint import replacing
 
@@ -17,6 +18,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--datapath", default=str(options.ROOT / "datasets" / "YOUTUBE"), help="folder that holds valid/meta.json"
     )
     parser.add_argument("--sequences", type=options.names, metavar="A,B", help="a subset of the videos")
+    parser.add_argument("--report", action="store_true", help="write report.html: confidence curves, least sure frames")
     inference.add_options(parser, memory_length=4, pad_divisible=16, scale=0.5)
     return inference.parse(parser, argv)
 
@@ -26,22 +28,20 @@ def main(argv: list[str] | None) -> None:
     processes, output = options.start(args)
     with processes:
         data = YouTubeVOS(args.datapath, args.sequences)
-        share = processes.share(data.names)
-        propagator = inference.make_propagator(args, processes.device, YouTubeVOSMemory(args.memory_length))
-        folder = output / "Annotations"
-        videos = [video for video in data.videos() if video.name in share]
-        settings = inference.settings_of(args)
-        inference.segment_all(
-            videos,
-            propagator,
-            folder.joinpath,
-            settings,
-            overwrite=args.overwrite,
-            adapt_steps=args.adapt,
-            quiet=not processes.first,
+        folder, confidence = output / "Annotations", ConfidenceReport()
+        inference.segment_share(
+            args,
+            processes,
+            data,
+            YouTubeVOSMemory(args.memory_length),
+            folder,
+            overwrite=args.report,  # a report needs to see every frame
+            watch=confidence.watch if args.report else None,
         )
-        processes.gather("done")
+        logs = {name: log for part in processes.gather(confidence.logs) for name, log in part.items()}
         if processes.first:
+            if args.report:
+                report_confidence(data.videos(), logs, folder, output / "report.html", vars(args))
             pack(folder, {video.name: sorted(video.wanted) for video in data.videos()}, output / "Annotations.zip")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from datasets.video import FrameFolder, VideoFile
+from datasets.video import Frames
 from utils.errors import UserError
 from utils.masks import read_mask
 
@@ -19,22 +19,23 @@ class AnnotatedVideo:
 
     Attributes:
         name: the name of its folder of masks.
-        frames: iterable of uint8 RGB [H, W, 3], with ``names``.
+        frames: any source of :mod:`datasets.video`.
         masks: mask file by the name of its frame.
         wanted: names of the frames whose masks are to be written; None means all.
-        convert: what a mask's pixel values mean: uint8 [H, W] -> object numbers uint8 [H, W].
+        read: reads a mask file, given the (H, W) it should have: object numbers uint8 [H, W].
     """
 
     name: str
-    frames: FrameFolder | VideoFile
+    frames: Frames
     masks: Mapping[str, Path]
     wanted: frozenset[str] | None = None
-    convert: Callable[[np.ndarray], np.ndarray] = field(default=lambda mask: mask)
+    read: Callable[[Path, tuple[int, int]], np.ndarray] = read_mask
 
     def __post_init__(self):
-        frames = self.frames.names if isinstance(self.frames, FrameFolder) else self.masks
-        for name in sorted(self.masks.keys() - set(frames)):
-            raise UserError(f"{self.masks[name]}: a mask without its frame: there is no {name} in {self.frames.path}")
+        for name, file in sorted(self.masks.items()):
+            i = self.frames.index(name)
+            if i is None or (len(self.frames) and i >= len(self.frames)):
+                raise UserError(f"{file}: a mask without its frame: there is no {name} in {self.frames.path}")
 
     def labels(self, frame_name: str, shape: tuple[int, int]) -> np.ndarray | None:
         """The labels uint8 [H, W] given for a frame, if any.
@@ -45,7 +46,7 @@ class AnnotatedVideo:
         file = self.masks.get(frame_name)
         if file is None:
             return None
-        labels = self.convert(read_mask(file, shape))
+        labels = self.read(file, shape)
         if len(self.masks) == 1 and not labels.any():
             raise UserError(f"{file}: the mask is empty: mark at least one object in it (pixel values 1 to 255)")
         return labels

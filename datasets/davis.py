@@ -48,8 +48,12 @@ class Davis:
 
     def _video(self, name: str) -> AnnotatedVideo:
         frames = FrameFolder(self.root / "JPEGImages" / "480p" / name)
-        mask = self._annotations(name) / f"{frames.names[0]}.png"
-        return AnnotatedVideo(name, frames, {frames.names[0]: mask}, convert=self.convert)
+        mask = self._annotations(name) / f"{frames.name(0)}.png"
+        return AnnotatedVideo(name, frames, {frames.name(0): mask}, read=self.read)
+
+    def read(self, file: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+        """Object numbers uint8 [H, W] of an annotation file."""
+        return self.convert(read_mask(file, shape))
 
     def _annotations(self, name: str) -> Path:
         folder = self.root / "Annotations" / "480p" / name
@@ -70,7 +74,7 @@ class Davis:
 
     def objects(self, name: str) -> int:
         """How many objects the first annotation has."""
-        return int(self.convert(read_mask(list_images(self._annotations(name))[0])).max())
+        return int(self.read(list_images(self._annotations(name))[0]).max())
 
     def truth(self, file: Path) -> tuple[np.ndarray, np.ndarray]:
         """Of an annotation file: labels uint8 [H, W], and void bool [H, W], which counts nowhere."""

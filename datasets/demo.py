@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.annotated import AnnotatedVideo, without_void
+from datasets.annotated import AnnotatedVideo
 from datasets.video import FrameFolder, list_images
 from utils.errors import UserError
+from utils.masks import HandMadeMasks
 
 
 def read_demo_folder(root: str | Path) -> list[tuple[AnnotatedVideo, Path | None]]:
@@ -30,5 +31,5 @@ def _read(demo: Path, folder: Path) -> tuple[AnnotatedVideo, Path | None]:
     masks = {file.stem: file for file in list_images(annotations)} if annotations.is_dir() else {}
     if not masks:
         raise UserError(f"{annotations}: no masks; put one there, named like its frame (00000.png)")
-    video = AnnotatedVideo(folder.name, FrameFolder(folder), masks, convert=without_void)
+    video = AnnotatedVideo(folder.name, FrameFolder(folder), masks, read=HandMadeMasks().read)
     return video, truth if truth.is_dir() else None

@@ -82,7 +82,6 @@ class SyntheticVideo:
         from skimage import data  # slow to import, and only needed here
 
         self.length, self.width, self.height = length, width, height
-        self.names = [f"{i:05d}" for i in range(length)]
         self._background = data.stereo_motorcycle()[0]
         self._cut_outs = [
             CutOut(

@@ -43,7 +43,7 @@ class YouTubeVOS:
     def _video(self, name: str) -> AnnotatedVideo:
         frames = FrameFolder(self.root / "JPEGImages" / name)
         wanted = frozenset(f for thing in self.meta[name]["objects"].values() for f in thing["frames"])
-        missing = sorted(wanted - set(frames.names))
+        missing = sorted(name for name in wanted if frames.index(name) is None)
         if missing:
             raise UserError(f"{frames.path}: frame {missing[0]}.jpg, which meta.json lists, is not there")
         folder = self.root / "Annotations" / name

@@ -11,21 +11,24 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from datasets.annotated import AnnotatedVideo
+from datasets.davis import Davis
+from datasets.youtube_vos import YouTubeVOS
 from engine.adaptation import adapt
-from engine.options import ROOT, half_precision
+from engine.directions import Labelled, label_frames
+from engine.options import ROOT, can_compile, half_precision
 from functional import available_backends
 from models import MAMP, PRESETS, MaskPropagator
 from models.encoder import ENCODERS
 from models.memory_bank import MemoryRule
 from models.optical_flow import NAMES as FLOWS
 from models.optical_flow import flow_estimator
-from utils.background import Behind, ahead
+from utils.background import Behind
 from utils.checkpoint import replacing
+from utils.distributed import Processes
 from utils.errors import UserError
 from utils.masks import write_mask
 
@@ -60,6 +63,7 @@ def add_options(parser: argparse.ArgumentParser, *, memory_length: int, pad_divi
     add("--adapt", type=int, default=0, metavar="STEPS", help="train on each video's own frames first, on a copy")
     add("--backend", default="auto", choices=["auto", *available_backends()], help="of the matching")
     add("--is_amp", action="store_true", help="half precision: float16 on CUDA, bfloat16 on a CPU that has it")
+    add("--compile", action="store_true", help="run the encoder through torch.compile; on a CPU it needs g++")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--seed", type=int, default=0, help="inference draws nothing at random; kept for scripts that pass it")
     add("--overwrite", action="store_true", help="do complete videos again")
@@ -125,6 +129,7 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
         scale=args.scale,
         pad_divisible=args.pad_divisible,
         half=half,
+        compiled=args.compile and can_compile(device),
         backend=args.backend,
     )
 
@@ -141,7 +146,7 @@ def _checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-Consumer = Callable[[np.ndarray, np.ndarray], None]
+Consumer = Callable[[Labelled], None]
 
 
 def segment_all(
@@ -153,6 +158,8 @@ def segment_all(
     overwrite: bool = False,
     adapt_steps: int = 0,
     quiet: bool = False,
+    direction: str = "forward",
+    masks: bool = True,
     watch: Callable[[AnnotatedVideo], AbstractContextManager[Consumer]] | None = None,
 ) -> None:
     """Write <frame>.png for the frames of every video; complete videos are left as they are.
@@ -163,7 +170,9 @@ def segment_all(
         overwrite: do complete videos again.
         adapt_steps: how long to adapt the encoder to each video (:func:`engine.adaptation.adapt`).
         quiet: no progress bars.
-        watch: opens what is called with every frame uint8 [H, W, 3] of a video and its labels uint8 [H, W].
+        direction: see :func:`engine.directions.label_frames`.
+        masks: whether to write the masks themselves.
+        watch: opens what is called with every labelled frame of a video; confidence is computed for it.
 
     Raises:
         UserError: unreadable input or unwritable output. KeyboardInterrupt: after saying how to go on.
@@ -180,7 +189,7 @@ def segment_all(
                 _forget(folder / SETTINGS)
                 if adapt_steps:
                     propagator.use(adapt(model, video.frames, adapt_steps, quiet=quiet))
-                written = segment(video, propagator, folder, consumer, quiet)
+                written = segment(video, propagator, folder if masks else None, consumer, direction, quiet)
         except KeyboardInterrupt:
             log.warning(
                 "stopped in %s; every mask written so far is whole. The same command again skips the complete "
@@ -190,6 +199,30 @@ def segment_all(
             raise
         with replacing(folder / SETTINGS) as temporary:
             temporary.write_text(json.dumps({"settings": made_with, "frames": written}))
+
+
+def segment_share(
+    args: argparse.Namespace,
+    processes: Processes,
+    data: Davis | YouTubeVOS,
+    rule: MemoryRule,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    watch: Callable[[AnnotatedVideo], AbstractContextManager[Consumer]] | None = None,
+) -> None:
+    """Segment this process's share of a data set into ``folder``/<video>, as the options say."""
+    share = processes.share(data.names)
+    segment_all(
+        [video for video in data.videos() if video.name in share],
+        make_propagator(args, processes.device, rule),
+        folder.joinpath,
+        settings_of(args) | ({"year": args.year} if "year" in args else {}),
+        overwrite=args.overwrite or overwrite,
+        adapt_steps=args.adapt,
+        quiet=not processes.first,
+        watch=watch,
+    )
 
 
 def _inputs(video: AnnotatedVideo) -> dict:
@@ -217,30 +250,27 @@ def _forget(marker: Path) -> None:
 
 
 def segment(
-    video: AnnotatedVideo, propagator: MaskPropagator, folder: Path, consumer: Consumer | None, quiet: bool
+    video: AnnotatedVideo,
+    propagator: MaskPropagator,
+    folder: Path | None,
+    consumer: Consumer | None,
+    direction: str,
+    quiet: bool,
 ) -> list[str]:
-    """Propagate through one video and write its masks; returns the names of the frames written.
+    """Propagate through one video and write its masks, if there is a folder; returns the names of those written.
 
     Frames are read ahead, and masks and what the consumer makes of them are written behind, in threads.
     """
-    propagator.reset()
-    written, count, began, shape = [], 0, time.monotonic(), None
-    frames = ahead(zip(video.frames.names, video.frames, strict=False))
+    written, count, began = [], 0, time.monotonic()
+    labelled = label_frames(video, propagator, direction, confident=consumer is not None, quiet=quiet)
     total = len(video.frames) or None
-    with Behind() as behind, closing(frames):
-        for name, frame in tqdm(frames, desc=video.name, total=total, unit="frame", leave=False, disable=quiet):
-            shape = shape or frame.shape
-            if frame.shape != shape:
-                raise UserError(
-                    f"{video.frames.path}: frame {name} is {frame.shape[1]}x{frame.shape[0]}, "
-                    f"those before it are {shape[1]}x{shape[0]}"
-                )
-            labels = propagator.step(frame, video.labels(name, frame.shape[:2]))
-            if video.wanted is None or name in video.wanted:
-                behind(write_mask, folder / f"{name}.png", labels)
-                written.append(name)
+    with Behind() as behind, closing(labelled):
+        for item in tqdm(labelled, desc=video.name, total=total, unit="frame", leave=False, disable=quiet):
+            if folder is not None and (video.wanted is None or item.name in video.wanted):
+                behind(write_mask, folder / f"{item.name}.png", item.labels)
+                written.append(item.name)
             if consumer:
-                behind(consumer, frame, labels)
+                behind(consumer, item)
             count += 1
     log.info("%s: %d frames, %.1f frames/s", video.name, count, count / (time.monotonic() - began))
     return written

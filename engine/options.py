@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,10 +67,26 @@ def half_precision(asked: bool, device: torch.device) -> torch.dtype | None:
         return None
     if device.type == "cuda":
         return torch.float16
-    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+    if device.type == "cpu" and _has_bfloat16():
         return torch.bfloat16
     log.info("--is_amp is left out: this %s does not compute faster in half precision", device.type)
     return None
+
+
+def _has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16, rather than imitating it."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.cpu._is_avx512_bf16_supported()  # before PyTorch 2.12 there was no public way to ask
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works on a device; where it does not, that is logged."""
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+        log.info("--compile is left out: on a CPU it needs a C++ compiler (g++), and there is none")
+        return False
+    return True
 
 
 def numbers(kind: type) -> Callable[[str], list]:

@@ -33,7 +33,7 @@ class DavisMemory:
         length: 5: {0, 5} and {t-1, t-3, t-5}; 4: {0} and {t-1, t-3, t-5}; 2: {0, t-2}; 1: {t-1}; 0: {0}.
 
     Frames annotated later than frame 0, which DAVIS does not have, are read too, the latest
-    :data:`MOST_ANNOTATED` of them.
+    :data:`MOST_ANNOTATED` of them; predictions from before the latest are not: it may have corrected them.
     """
 
     MOST_ANNOTATED = 3
@@ -46,13 +46,14 @@ class DavisMemory:
 
     def reads(self, t: int, annotated: list[int]) -> list[int]:
         given = [f for f in annotated if f > 0][-self.MOST_ANNOTATED :]
-        recent = {t - gap for gap in RECENT if t - gap > 0}
+        corrected = max(annotated, default=0)
+        recent = {t - gap for gap in RECENT if t - gap >= max(1, corrected)}
         chosen = {
             0: {0},
             1: {t - 1},
             2: {0, max(0, t - 2)},
             4: {0} | recent,
-            5: {0} | recent | ({5} if t > 5 else set()),
+            5: {0} | recent | ({5} if t > 5 >= corrected else set()),
         }[self.length]
         return sorted(chosen.union(given))
 

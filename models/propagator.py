@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -13,10 +15,12 @@ import torch.nn.functional as F
 from datasets.transforms import to_lab
 from functional import paint, propagate_labels, subsample, upsample_argmax
 from functional.labels import STRIDE
+from models.confidence import Looks, expected_overlap
 from models.encoder import for_inference
 from models.mamp import MAMP
 from models.memory_bank import DavisMemory, MemoryBank, MemoryRule, Remembered
 from models.optical_flow import FlowEstimator, flow_estimator
+from utils.background import with_next
 
 PRESETS = {
     "paper": {"flow": "raft_large", "border": "zero", "locality": 0.0, "label_offset": 0},
@@ -49,6 +53,7 @@ class MaskPropagator:
             YouTube-VOS. Masks keep the size of the frames.
         pad_divisible: working frames are zero-padded to a multiple of this (a multiple of 4).
         half: torch.float16 or torch.bfloat16 to compute the encoder in, None for float32.
+        compiled: run the encoder through torch.compile, which on a CPU needs a C++ compiler.
         backend: of the matching, see :func:`functional.available_backends`.
     """
 
@@ -67,12 +72,14 @@ class MaskPropagator:
         scale: float = 1.0,
         pad_divisible: int = 4,
         half: torch.dtype | None = None,
+        compiled: bool = False,
         backend: str = "auto",
     ):
         if pad_divisible < STRIDE or pad_divisible % STRIDE:
             raise ValueError(f"pad_divisible must be a multiple of {STRIDE}, not {pad_divisible}")
         if not 0 < scale <= 1:
             raise ValueError(f"scale must be above 0 and at most 1, not {scale}")
+        self.compiled = compiled
         self.use(model)
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.flow = flow_estimator(flow, device=self.device) if isinstance(flow, str) else flow
@@ -88,12 +95,15 @@ class MaskPropagator:
             "backend": backend,
         }
         self.bank = MemoryBank(DavisMemory(memory) if isinstance(memory, int) else memory)
+        self._flow_thread = ThreadPoolExecutor(1)  # all flow is computed there, so estimators need no locks
         self.reset()
 
     def use(self, model: MAMP) -> None:
         """Take the encoder of another model of the same architecture, before a video's first frame."""
         self.model = model
         self._encoder = for_inference(model.encoder)
+        if self.compiled:
+            self._encoder = torch.compile(self._encoder)
 
     def reset(self) -> None:
         """Forget the video; the next :meth:`step` starts another."""
@@ -101,16 +111,31 @@ class MaskPropagator:
         self.time = 0
         self.shape: tuple[int, int] | None = None
         self.ids = [0]  # the label of each index that the memory holds
+        self._upcoming: tuple[np.ndarray, Future] | None = None  # a frame, and its flow in the making
+        self._shares: torch.Tensor | None = None  # [K, h, w], the votes of the last step that had any
+        self._answer: Remembered | None = None  # the last step
+        self._given: list[int] = []  # what its labels say that were given, not predicted
+        self._looks = Looks(self.model.metric)
+
+    def another(self) -> MaskPropagator:
+        """One with the same model and settings and an empty memory, for another pass over the video."""
+        other = copy.copy(self)
+        other.bank = MemoryBank(self.bank.rule)
+        other.reset()
+        return other
 
     @torch.inference_mode()
-    def step(self, frame: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    def step(
+        self, frame: np.ndarray, labels: np.ndarray | None = None, upcoming: np.ndarray | None = None
+    ) -> np.ndarray:
         """Label the next frame.
 
         Args:
             frame: uint8 RGB [H, W, 3], all frames of a video of one size.
             labels: uint8 [H, W], object numbers 1..255, or None. On the first labelled frame they are the
-                answer; later, their non-zero part is painted over the prediction (it adds or corrects
-                objects), and the frame is remembered from then on.
+                answer; later, the objects in them are added or corrected and the prediction of the others
+                stays (:func:`functional.paint`), and the frame is remembered from then on.
+            upcoming: the frame of the next step, if it is known: its optical flow is computed meanwhile.
 
         Returns:
             uint8 [H, W]; all 0 before the first labels.
@@ -122,14 +147,17 @@ class MaskPropagator:
         if labels is None and not self.bank.frames:
             return np.zeros(frame.shape[:2], np.uint8)
         small = self._shrink(frame)
+        flow = self._flow_of(frame, small)
+        if upcoming is not None:
+            self._look_ahead(upcoming, small, annotated=labels is not None)
         features = self._encode(small)
         if self.bank.frames:
-            answer = torch.from_numpy(np.array(self.ids, np.uint8))[self._predict(small, features, frame.shape[:2])]
+            answer = torch.from_numpy(np.array(self.ids, np.uint8))[self._predict(flow, features, frame.shape[:2])]
             if labels is not None:
                 answer = paint(answer, torch.from_numpy(labels))
         else:
             answer = torch.from_numpy(labels)
-        self._remember(small, features, answer, annotated=labels is not None)
+        self._remember(small, features, answer, labels)
         self.time += 1
         return answer.numpy()
 
@@ -169,31 +197,94 @@ class MaskPropagator:
         with amp:
             return self._encoder(lab)[0].float()
 
-    def _predict(self, small: np.ndarray, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    def _predict(self, flow: Future | None, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Indices of labels, int64 [H, W] on the CPU."""
         memory = self.bank.read(self.time)
-        keys = torch.stack([m.features for m in memory.values()])
+        # Stacked with the channels last, as encoders and backends have them, so that it is one plain copy
+        keys = torch.stack([m.features.movedim(0, -1) for m in memory.values()]).movedim(-1, 1)
         held = torch.stack([m.labels for m in memory.values()])
-        flow = None if self.flow is None else self._flow(small, memory)
-        shares = propagate_labels(features, keys, held, len(self.ids), flow=flow, **self.matching)
+        moved = None if flow is None else self._fit(flow.result().to(self.device), features)
+        shares = propagate_labels(features, keys, held, len(self.ids), flow=moved, **self.matching)
+        self._shares = shares
         index = upsample_argmax(shares, STRIDE / self.scale)
         return index[: size[0], : size[1]].long().cpu()
 
-    def _flow(self, small: np.ndarray, memory: Mapping[int, Remembered]) -> torch.Tensor:
-        """[M, 2, h, w] at the size of the features."""
-        gaps = [self.time - t for t in memory]
-        flow = self.flow(small, [m.frame for m in memory.values()], gaps).to(self.device)
-        height, width = next(iter(memory.values())).labels.shape
-        return F.pad(flow, (0, width - flow.shape[-1], 0, height - flow.shape[-2]), mode="replicate")
+    @staticmethod
+    def _fit(flow: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Flow [M, 2, h, w] at the size of features, which are of the padded frame."""
+        below, right = features.shape[-2] - flow.shape[-2], features.shape[-1] - flow.shape[-1]
+        return F.pad(flow, (0, right, 0, below), mode="replicate")
 
-    def _remember(self, small: np.ndarray, features: torch.Tensor, answer: torch.Tensor, annotated: bool) -> None:
-        if annotated:
+    def _flow_of(self, frame: np.ndarray, small: np.ndarray) -> Future | None:
+        """The flow [M, 2, h, w] of the frame of this step to those it reads; None if there is none to compute."""
+        prepared, self._upcoming = self._upcoming, None
+        if self.flow is None or not self.bank.frames:
+            return None
+        if prepared is not None and prepared[0] is frame:
+            return prepared[1]
+        memory = {t: held.frame for t, held in self.bank.read(self.time).items()}
+        return self._compute_flow(small, memory, self.time)
+
+    def _look_ahead(self, upcoming: np.ndarray, small: np.ndarray, annotated: bool) -> None:
+        """Begin with the flow of the next step; ``small`` is this step's frame, which it may read already."""
+        if self.flow is None or upcoming.shape[:2] != self.shape:
+            return
+        known = {t: held.frame for t, held in self.bank.frames.items()} | {self.time: small}
+        given = self.bank.annotated + [self.time] * annotated
+        memory = {t: known[t] for t in self.bank.rule.reads(self.time + 1, given)}
+        self._upcoming = upcoming, self._compute_flow(self._shrink(upcoming), memory, self.time + 1)
+
+    def _compute_flow(self, small: np.ndarray, memory: Mapping[int, np.ndarray], time: int) -> Future:
+        return self._flow_thread.submit(self.flow, small, list(memory.values()), [time - t for t in memory])
+
+    def probabilities(self) -> np.ndarray | None:
+        """Of the last step: float32 [K, H, W], the probability of each label of :attr:`ids` at each pixel.
+
+        None before the first prediction. The labels of a step are its argmax, unless they were given.
+        """
+        if self._shares is None:
+            return None
+        fine = F.interpolate(self._shares[None], scale_factor=STRIDE / self.scale, mode="bilinear")[0]
+        return fine[:, : self.shape[0], : self.shape[1]].cpu().numpy()
+
+    def certainty(self) -> np.ndarray | None:
+        """Of the last step: float32 [h, w], the winning label's probability at stride 4; None before there is one."""
+        if self._shares is None:
+            return None
+        height, width = (-(-round(side * self.scale) // STRIDE) for side in self.shape)
+        return self._shares.amax(0)[:height, :width].float().cpu().numpy()
+
+    @torch.inference_mode()
+    def confidence(self) -> dict[int, float]:
+        """Of the last step: how far each object's mask can be trusted, 0..1; 0 for one that is not seen.
+
+        The J that the votes promise, times the share of the object's mask, where it was last given, that is
+        recognized in it (:mod:`models.confidence`). A mask that was given for this frame counts 1.
+        """
+        if self._answer is None:
+            return {}
+        recognized = self._looks.recognized(self._answer.features, self._answer.labels)
+        overlap = [0.0] * len(self.ids) if self._shares is None else expected_overlap(self._shares).tolist()
+        overlap += [0.0] * (len(self.ids) - len(overlap))
+        return {
+            label: 1.0 if label in self._given else overlap[k] * recognized.get(k, 0.0)
+            for k, label in enumerate(self.ids)
+            if k
+        }
+
+    def _remember(
+        self, small: np.ndarray, features: torch.Tensor, answer: torch.Tensor, given: np.ndarray | None
+    ) -> None:
+        self._given = [] if given is None else np.unique(given[given > 0]).tolist()
+        if given is not None:
             self.ids += [i for i in answer.unique().tolist() if i not in self.ids]
         index_of = torch.zeros(256, dtype=torch.int16)
         index_of[self.ids] = torch.arange(len(self.ids), dtype=torch.int16)
         labels = self._pad(self._shrink_labels(answer, small.shape[:2]))
         labels = subsample(index_of[labels.long()], self.label_offset).to(self.device)
-        self.bank.add(self.time, Remembered(features, labels, small), annotated)
+        self._answer = Remembered(features, labels, small)
+        self._looks.learn(features, labels, [self.ids.index(label) for label in self._given])
+        self.bank.add(self.time, self._answer, given is not None)
 
 
 def propagate_video(
@@ -210,5 +301,5 @@ def propagate_video(
         uint8 [H, W] for every frame.
     """
     propagator.reset()
-    for t, frame in enumerate(frames):
-        yield propagator.step(frame, labels.get(t))
+    for t, (frame, upcoming) in enumerate(with_next(frames)):
+        yield propagator.step(frame, labels.get(t), upcoming)

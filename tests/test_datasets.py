@@ -14,7 +14,8 @@ from datasets.correspondence import matches
 from datasets.davis import Davis
 from datasets.synthetic import SyntheticVideo
 from datasets.unlabeled import EpochSampler, FrameTuples, find_clips
-from datasets.video import FrameFolder, VideoFile, VideoWriter, open_frames, read_image
+from datasets.video import FrameFolder, VideoFile, open_frames, read_image
+from datasets.video_writer import VideoWriter
 from datasets.youtube_vos import YouTubeVOS
 from utils.errors import UserError
 from utils.masks import PALETTE, read_mask, write_mask
@@ -183,7 +184,7 @@ def test_the_sampler_goes_on_where_it_stopped_and_shares_out():
 def test_frames_of_a_folder_are_in_order(tmp_path, clip):
     write_frames(tmp_path / "a", [frame for frame, _ in clip])
     folder = FrameFolder(tmp_path / "a")
-    assert folder.names == [f"{t:05d}" for t in range(8)] and len(list(folder)) == 8
+    assert [folder.name(t) for t in range(8)] == [f"{t:05d}" for t in range(8)] and len(list(folder)) == 8
 
 
 def test_matches_follow_what_moves_and_leave_out_what_left():

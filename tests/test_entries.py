@@ -1,5 +1,6 @@
 """The commands as a user runs them: what they write, and how they refuse."""
 
+import html
 import json
 import shutil
 import signal
@@ -15,7 +16,8 @@ import pytest
 from conftest import ROOT, run_entry, write_frames
 from PIL import Image
 
-from datasets.video import VideoFile, VideoWriter
+from datasets.video import VideoFile
+from datasets.video_writer import VideoWriter
 from utils.masks import read_mask, write_mask
 
 LAB = ("--arch", "lab")
@@ -29,6 +31,16 @@ def refused(result, *words):
     assert len(errors) == 1, result.stderr
     for word in words:
         assert str(word) in errors[0]
+
+
+def self_contained(report, *words):
+    """An HTML page with curves and pictures that loads nothing from anywhere."""
+    text = report.read_text()
+    assert all(word in html.unescape(text) for word in words)
+    assert text.count("<polyline") >= 2 and text.count("data:image/jpeg;base64,") >= 2
+    assert "http" not in text and "<script" not in text
+    for tag in ("table", "svg", "figure", "body"):
+        assert text.count(f"<{tag}") == text.count(f"</{tag}>") > 0, tag
 
 
 def test_davis_writes_masks_and_scores(davis_folder, tmp_path):
@@ -47,9 +59,10 @@ def test_davis_writes_masks_and_scores(davis_folder, tmp_path):
     assert "complete already" not in run_entry("evaluate_davis.py", *common, "--top_k", 5).stderr
 
     run_entry("evaluate_davis.py", *common, "--overwrite")
-    only = run_entry("evaluate_davis.py", *common, "--proc_name", "other", "--score_only", folder)
+    only = run_entry("evaluate_davis.py", *common, "--proc_name", "other", "--score_only", folder, "--report")
     assert only.returncode == 0 and (folder / "global_results-val.csv").read_text() == scores
     assert "J&F-Mean" in only.stderr
+    self_contained(folder / "report.html", "one_3", "two_1", "J&F-Mean", "top_k", "torch")
 
 
 def test_two_processes_evaluate_as_one(davis_folder, tmp_path):
@@ -72,8 +85,9 @@ def test_youtube_vos_writes_every_listed_frame_and_the_zip(tmp_path, clip):
     frames = {"1": ["00000", "00005"], "2": ["00003", "00005", "00007"], "3": ["00000", "00005"]}
     meta = {"videos": {"v": {"objects": {i: {"category": "x", "frames": names} for i, names in frames.items()}}}}
     (root / "meta.json").write_text(json.dumps(meta))
-    result = run_entry("evaluate_ytb.py", "--datapath", tmp_path / "YT", "--savepath", tmp_path, *LAB)
+    result = run_entry("evaluate_ytb.py", "--datapath", tmp_path / "YT", "--savepath", tmp_path, "--report", *LAB)
     assert result.returncode == 0, result.stderr
+    self_contained(tmp_path / "evaluate_ytb/report.html", "confidence of object 3", "pad_divisible")
     out = tmp_path / "evaluate_ytb"
     expected = ["00000", "00003", "00005", "00007"]
     assert sorted(p.stem for p in (out / "Annotations/v").glob("*.png")) == expected
@@ -144,7 +158,7 @@ def test_ctrl_c_leaves_whole_masks(tmp_path, clip):
     ("breaking", "words"),
     [
         ("no video", ["nowhere.mp4"]), ("not a video", ["text.mp4", "decoded"]), ("no mask", ["nowhere.png"]),
-        ("rgb mask", ["rgb.png", "indexed"]), ("empty mask", ["empty.png", "empty"]),
+        ("rgb mask", ["rgb.png", "picture"]), ("empty mask", ["empty.png", "empty"]),
         ("other size", ["small.png", "8x8", "160x96"]), ("truncated", ["00004.jpg", "truncated"]),
         ("resized", ["00004", "80x48"]), ("cuda", ["CUDA"]), ("checkpoint", ["nowhere.pt"]),
         ("unwritable", ["mask.png/sub"]), ("scale", ["--scale 2"]), ("arch", ["--arch lab"]),

@@ -50,6 +50,16 @@ def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
         thread.join()  # a thread inside of a decoder when Python ends would abort the process
 
 
+def with_next(items: Iterable[T]) -> Iterator[tuple[T, T | None]]:
+    """Each item with the one that follows, None after the last."""
+    remaining = iter(items)
+    for item in remaining:
+        for following in remaining:
+            yield item, following
+            item = following
+        yield item, None
+
+
 class Behind:
     """Calls made one after another in a thread, at most ``depth`` waiting.
 

@@ -5,24 +5,40 @@ import numpy as np
 
 from utils.masks import PALETTE
 
+COLOURS = np.uint8(255 * np.sqrt(PALETTE / 255))
+"""uint8 [256, 3]: the palette, brighter, for pictures and screens."""
 
-def overlay(frame: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """The frame with each object tinted in its palette colour and outlined.
+
+def overlay(frame: np.ndarray, labels: np.ndarray, opacity: float = 0.5, numbers: bool = False) -> np.ndarray:
+    """The frame with each object tinted in its colour and outlined.
 
     Args:
         frame: uint8 RGB [H, W, 3]; labels: uint8 [H, W], 0 is background.
-        opacity: of the tint, 0..1.
+        opacity: of the tint, 0..1. numbers: write each object's number on it.
 
     Returns:
         uint8 RGB [H, W, 3].
     """
-    colours = PALETTE[labels]
+    colours = COLOURS[labels]
     blended = cv2.addWeighted(frame, 1 - opacity, colours, opacity, 0)
     out = np.where(labels[..., None] > 0, blended, frame)
     changes = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     outline = changes & (labels > 0)
     out[outline] = np.minimum(255, colours[outline].astype(np.int16) + 96).astype(np.uint8)
+    for label in np.unique(labels[labels > 0]) if numbers else ():
+        _write_number(out, labels == label, label)
     return out
+
+
+def _write_number(picture: np.ndarray, mask: np.ndarray, number: int) -> None:
+    """Write a number, white on black, where the object is widest; in place."""
+    inside = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    y, x = np.unravel_index(inside.argmax(), inside.shape)
+    scale = max(0.4, min(mask.shape) / 800)
+    (width, height), _ = cv2.getTextSize(str(number), cv2.FONT_HERSHEY_SIMPLEX, scale, 2)
+    at = (int(x - width / 2), int(y + height / 2))
+    for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
+        cv2.putText(picture, str(number), at, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
 
 
 class ContactSheet:
