@@ -17,6 +17,7 @@ from datasets.annotated import without_void
 from datasets.synthetic import SyntheticVideo
 from datasets.transforms import to_lab
 from datasets.video import open_frames
+from engine.options import half_precision
 from functional import propagate_labels
 from models import MAMP, PRESETS, MaskPropagator
 from models.optical_flow import DIS
@@ -72,10 +73,11 @@ def matching(backend: str, objects: int, size: str, source):
     return torch.inference_mode()(lambda: propagate_labels(features, memory, *arguments[2:], **options))
 
 
-def whole_step(arch: str, objects: int, size: str, source):
+def whole_step(arch: str, objects: int, size: str, source, preset: str = "default", amp: bool = False):
     """The propagator's step with the memory full."""
     frames, labels = first_frames(size, objects, source)
-    propagator = MaskPropagator(MAMP(arch).eval(), **PRESETS["default"])
+    half = half_precision(amp, torch.device("cpu"))
+    propagator = MaskPropagator(MAMP(arch).eval(), half=half, **PRESETS[preset])
     propagator.step(frames[0], labels)
     for frame in frames[1:]:
         propagator.step(frame)
@@ -110,6 +112,9 @@ def main() -> None:
         for arch in ("light", "resnet18"):
             for objects in (1, 10):
                 row(f"whole step {arch}, {objects} objects, {size}", whole_step, arch, objects, size, source)
+        row(f"whole step light, --is_amp, {size}", whole_step, "light", 1, size, source, "default", True)
+        row(f"whole step light, --preset fast, {size}", whole_step, "light", 1, size, source, "fast")
+        row(f"the same, --is_amp, {size}", whole_step, "light", 1, size, source, "fast", True)
     if args.dense:
         row("matching dense reference, 1 object, 480p", matching, "dense", 1, "480p", source, repeats=0)
     print(heading())
