@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from datasets.video import FrameFolder
-from models import MAMP, MaskPropagator, YouTubeVOSMemory, propagate_video
+from models import MAMP, PRESETS, MaskPropagator, YouTubeVOSMemory, propagate_video
 from models.encoder import LabPatches
+from models.optical_flow import DIS
 from utils.metrics import jaccard
 
 
@@ -37,14 +38,16 @@ def test_the_papers_masks_for_the_papers_checkpoint(golden):
         assert (labels == expected).mean() >= 0.999, f"frame {t}"
 
 
-def test_backends_give_the_same_masks_on_a_real_sequence(real_data, lab):
-    frames = list(FrameFolder(real_data / "davis/JPEGImages/480p/dog"))[:4]
-    first = np.array(Image.open(real_data / "davis/Annotations/480p/dog/00000.png"))
+@pytest.mark.parametrize("sequence", ["dog", "bmx-trees"])
+def test_backends_give_the_same_masks_on_a_real_sequence(real_data, lab, sequence):
+    frames = list(FrameFolder(real_data / f"davis/JPEGImages/480p/{sequence}"))[:4]
+    first = np.array(Image.open(real_data / f"davis/Annotations/480p/{sequence}/00000.png"))
     made = {}
-    for backend in ("dense", "tiled"):
-        propagator = MaskPropagator(lab, scale=0.5, backend=backend)
+    for backend in ("dense", "tiled", "compiled"):
+        propagator = MaskPropagator(lab, **PRESETS["fast"], backend=backend)
         made[backend] = np.stack(list(propagate_video(propagator, frames, {0: (first > 0).astype(np.uint8)})))
-    assert (made["dense"] == made["tiled"]).mean() >= 0.9999
+    for backend in ("tiled", "compiled"):
+        assert (made["dense"] == made[backend]).mean() >= 0.9999, backend
 
 
 @pytest.mark.parametrize(("scale", "least"), [(1.0, 0.8), (0.5, 0.6), (0.7, 0.6)])
@@ -118,3 +121,41 @@ def test_wrong_input_is_refused(lab, clip):
     propagator.step(frame, labels)
     with pytest.raises(ValueError, match="reset"):
         propagator.step(frame[:-8])
+
+
+def test_looking_ahead_changes_nothing_and_computes_no_flow_twice(clip):
+    """Also where a mask is given on the way, which changes what the next frame reads."""
+
+    class Counting:
+        def __init__(self):
+            self.pairs, self.dis = [], DIS()
+
+        def __call__(self, query, memories, gaps):
+            self.pairs += [(query.tobytes(), memory.tobytes()) for memory in memories]
+            return self.dis(query, memories, gaps)
+
+    frames, given = [frame for frame, _ in clip], {0: clip[0][1], 4: clip[4][1]}
+    answers, pairs = [], []
+    for ahead in (False, True):
+        flow = Counting()
+        propagator = MaskPropagator(MAMP("lab").eval(), **PRESETS["default"] | {"flow": flow})
+        if ahead:
+            answers.append(list(propagate_video(propagator, frames, given)))
+        else:
+            answers.append([propagator.step(frame, given.get(t)) for t, frame in enumerate(frames)])
+        pairs.append(flow.pairs)
+    assert all((a == b).all() for a, b in zip(*answers, strict=True))
+    assert pairs[0] == pairs[1] and len(set(pairs[1])) == len(pairs[1])
+
+
+def test_a_later_mask_is_all_there_is_of_its_objects(clip):
+    """What was predicted of an object elsewhere goes; the other objects stay."""
+    propagator = MaskPropagator(MAMP("lab").eval(), flow="none", border="exclude")
+    propagator.step(*clip[0])
+    smaller = np.where(clip[1][1] == 2, 2, 0).astype(np.uint8)
+    smaller[:70] = 0
+    answer = propagator.step(clip[1][0], smaller)
+    assert ((answer == 2) == (smaller == 2)).all() and {1, 3} <= set(np.unique(answer))
+    assert propagator.confidence()[2] == 1
+    propagator.step(clip[2][0])
+    assert sorted(propagator.bank.read(2)) == [0, 1], "predictions from before the correction are not read"
