@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from datasets.annotated import AnnotatedVideo
-from datasets.video import FrameFolder, Selection, VideoFile, read_frame
+from datasets.video import FrameFolder, Selection, VideoFile, open_frames, read_frame
 from datasets.video_writer import VideoWriter
 from engine.directions import label_frames
 from engine.own_video import own_video
@@ -175,6 +175,36 @@ def test_sections_of_a_video_are_its_frames(tmp_path, clip):
     assert some.index("00014") is None and some.time(1) == Fraction(4, 25)
     assert all((a == b).all() for a, b in zip(some, whole[5:30:4], strict=True))
     assert (read_frame(some, 3) == whole[17]).all()
+
+
+def test_a_camera_is_a_video_without_end(clip, folder, propagator, monkeypatch):
+    class FakeCapture:
+        def __init__(self, number):
+            self.left = [frame for frame, _ in clip] * 3 if number == 1 else []
+
+        def isOpened(self):  # noqa: N802  OpenCV's name
+            return bool(self.left)
+
+        def get(self, what):
+            return 30.0
+
+        def read(self):
+            return (True, self.left.pop(0)[..., ::-1]) if self.left else (False, None)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
+    with pytest.raises(UserError, match="no camera"):
+        open_frames("0")
+    camera = Selection(open_frames("1"), 0, 5)
+    assert (read_frame(camera, 0) == clip[0][0]).all(), "looked at, and not lost"
+    video = AnnotatedVideo("camera", camera, {"00000": folder / "masks/00000.png"})
+    items = list(label_frames(video, propagator, "both"))
+    assert [item.number for item in items] == list(range(5)) and (items[0].frame == clip[0][0]).all()
+    assert jaccard(items[4].labels, clip[4][1]) > 0.7
+    with pytest.raises(UserError, match="camera"):
+        Selection(open_frames("1"), 3)
 
 
 # --- outputs ---

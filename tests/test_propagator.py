@@ -159,3 +159,20 @@ def test_a_later_mask_is_all_there_is_of_its_objects(clip):
     assert propagator.confidence()[2] == 1
     propagator.step(clip[2][0])
     assert sorted(propagator.bank.read(2)) == [0, 1], "predictions from before the correction are not read"
+
+
+def test_a_compiled_encoder_gives_the_same_masks(clip, monkeypatch):
+    """Through torch.compile, but without the C++ compiler that its default backend needs on a CPU."""
+    compiled = []
+
+    def compile_eagerly(module, real=torch.compile):
+        compiled.append(module)
+        return real(module, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    frames, made = [frame for frame, _ in clip], []
+    for wanted in (False, True):
+        propagator = MaskPropagator(MAMP("lab").eval(), flow="none", compiled=wanted)
+        made.append(list(propagate_video(propagator, frames, {0: clip[0][1]})))
+    assert len(compiled) == 1
+    assert all((a == b).all() for a, b in zip(*made, strict=True))
