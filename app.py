@@ -49,7 +49,6 @@ def main(argv: list[str] | None) -> None:
         server_name=args.host,
         server_port=args.port,
         max_file_size=f"{args.max_upload}mb",
-        allowed_paths=[tempfile.gettempdir()],
         theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
 

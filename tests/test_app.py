@@ -96,7 +96,7 @@ def page(tmp_path):
     blocks = app.build(MaskPropagator(model, **PRESETS["default"]), 500)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     _, url, _ = blocks.queue(default_concurrency_limit=1).launch(
-        server_name="127.0.0.1", server_port=None, prevent_thread_lock=True, quiet=True, allowed_paths=["/tmp"]
+        server_name="127.0.0.1", server_port=None, prevent_thread_lock=True, quiet=True
     )
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
