@@ -22,7 +22,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--proc_name", default="train", help="name of this run")
     add("--cache", default=str(options.ROOT / "cache"), help="video files are decoded once into this folder")
     add("--resume", help="last.pt of a run to go on with; auto: this run's own, if there is one")
-    add("--init", help="weights to start from: a file, or the name of a run in SAVEPATH")
+    add(
+        "--init",
+        type=options.names,
+        metavar="FILE|RUN[,...]",
+        help="weights to start from: a file or the name of a run in SAVEPATH, or several, whose mean it is",
+    )
     add("--arch", default="resnet18", choices=list(ENCODERS), help="encoder")
     add("--train_corr_radius", type=int, default=6, help="matching radius at stride 4")
     add("--ref_num", type=int, default=2, help="memory frames a sample")

@@ -74,14 +74,14 @@ def page(propagator: MaskPropagator, path: Path, labels: np.ndarray, seen: Calla
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=2000)
-    parser.add_argument("--quick", action="store_true", help="frames of a sixteenth of the size, the propagator alone")
+    parser.add_argument("--quick", action="store_true", help="frames of a sixteenth of the size")
     args = parser.parse_args()
     stops = sorted({10, 50, 200, 500, 1000, 1500, args.frames} & set(range(1, args.frames + 1)))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "long.mp4"
         labels = make_video(path, args.frames, (214, 120) if args.quick else (854, 480))
-        for way in (alone,) if args.quick else (alone, demo, page):
+        for way in (alone, demo, page):
             propagator = MaskPropagator(MAMP.from_checkpoint(DEFAULT_CHECKPOINT), **PRESETS["default"])
             memory: dict[int, float] = {}
 

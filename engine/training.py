@@ -72,7 +72,7 @@ class Trainer:
             self.davis = Davis(args.eval_datapath, args.eval_year, "val", args.eval_sequences)
         self.data, self.sampler, self.loader = self._open_data()
         self.steps_an_epoch = self.sampler.usable // args.bsize
-        self.total_steps = args.steps or args.epochs * self.steps_an_epoch
+        self.total_steps = args.epochs * self.steps_an_epoch if args.steps is None else args.steps
         self.step = 0
         last = self.folder / "last.pt"
         if args.resume == "auto":
@@ -257,12 +257,16 @@ class Trainer:
             "batch": self.args.bsize,
         }
 
-    def _start_from(self, name: str) -> None:
-        """Take the weights of a file, or of the run of that name in the same --savepath."""
-        run = Path(self.args.savepath) / name / "model.safetensors"
-        path = run if run.is_file() else Path(name)
-        self.model.load_state_dict(MAMP.from_checkpoint(path, self.device).state_dict())
-        log.info("starting from the weights in %s", path)
+    def _start_from(self, names: list[str]) -> None:
+        """Take the mean of the weights of files, or of runs of these names in the same --savepath."""
+        runs = [Path(self.args.savepath) / name / "model.safetensors" for name in names]
+        paths = [run if run.is_file() else Path(name) for run, name in zip(runs, names, strict=True)]
+        weights = [MAMP.from_checkpoint(path, self.device).state_dict() for path in paths]
+        for path, other in zip(paths, weights, strict=True):
+            self.model.load_weights(other, path)
+        mean = {name: sum(other[name] for other in weights) / len(weights) for name in weights[0]}
+        self.model.load_state_dict({name: value.to(weights[0][name].dtype) for name, value in mean.items()})
+        log.info("starting from the weights in %s", ", ".join(map(str, paths)))
 
     def load(self, path: str | Path) -> None:
         """Go on where a training checkpoint stopped.

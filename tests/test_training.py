@@ -129,6 +129,20 @@ def test_a_run_may_start_from_another_and_go_on_by_itself(arguments):
         trainer(arguments(f"--resume {first.folder / 'model.safetensors'}"))
 
 
+def test_several_runs_can_be_averaged_and_saved_without_a_step(arguments):
+    for seed in (1, 2):
+        trainer(arguments(f"--steps 1 --seed {seed} --proc_name run{seed}")).run()
+    run = trainer(arguments("--steps 0 --ema 0 --proc_name mean --init run1,run2"))
+    run.run()
+    one, two, mean = (
+        MAMP.from_checkpoint(run.folder.parent / name / "model.safetensors", "cpu").state_dict()
+        for name in ("run1", "run2", "mean")
+    )
+    for name, value in mean.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (one[name] + two[name]) / 2, atol=1e-5, rtol=1e-4)
+
+
 def test_flow_loss_is_the_cross_entropy_of_the_matches():
     torch.manual_seed(0)
     query, memory = torch.randn(2, 8, 3, 4), torch.randn(2, 2, 8, 3, 4)
