@@ -20,6 +20,7 @@ from datasets.video import open_frames
 from engine.options import half_precision
 from functional import propagate_labels
 from models import MAMP, PRESETS, MaskPropagator
+from models.encoder import for_inference
 from models.optical_flow import DIS
 from utils.masks import read_mask
 
@@ -42,9 +43,9 @@ def first_frames(size: str, objects: int, source: tuple[str, str] | None) -> tup
 
 def encoder(arch: str, size: str, source):
     frames, _ = first_frames(size, 1, source)
-    model = MAMP(arch).eval().to(memory_format=torch.channels_last)
+    run = for_inference(MAMP(arch).encoder)
     lab = torch.from_numpy(to_lab(frames[0][: frames[0].shape[0] // 4 * 4, : frames[0].shape[1] // 4 * 4]))[None]
-    return torch.inference_mode()(lambda: model.encode(lab.contiguous(memory_format=torch.channels_last)))
+    return torch.inference_mode()(lambda: run(lab.contiguous(memory_format=torch.channels_last)))
 
 
 def flow(size: str, source):
@@ -94,7 +95,7 @@ def main() -> None:
     source = (args.frames, args.mask) if args.frames else None
     sizes = ["480p"] if args.quick or source else list(SIZES)
 
-    unit, memory = measure(encoder, "resnet18", "480p", source)
+    unit, memory = measure(encoder, "resnet18", "480p", source, repeats=7)
     rows = [["encoder resnet18, 480p", "1.00", f"{memory:.0f}"]]
 
     def row(name: str, prepare, *arguments, repeats: int = 3) -> None:
