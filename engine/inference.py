@@ -31,6 +31,7 @@ from utils.checkpoint import replacing
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.masks import write_mask
+from utils.signals import StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -264,7 +265,7 @@ def segment(
     written, count, began = [], 0, time.monotonic()
     labelled = label_frames(video, propagator, direction, confident=consumer is not None, quiet=quiet)
     total = len(video.frames) or None
-    with Behind() as behind, closing(labelled):
+    with StopSignals() as stop, Behind() as behind, closing(labelled):
         for item in tqdm(labelled, desc=video.name, total=total, unit="frame", leave=False, disable=quiet):
             if folder is not None and (video.wanted is None or item.name in video.wanted):
                 behind(write_mask, folder / f"{item.name}.png", item.labels)
@@ -272,5 +273,7 @@ def segment(
             if consumer:
                 behind(consumer, item)
             count += 1
+            if stop.asked:
+                raise KeyboardInterrupt
     log.info("%s: %d frames, %.1f frames/s", video.name, count, count / (time.monotonic() - began))
     return written

@@ -27,6 +27,7 @@ from utils import checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.metrics import summarize
+from utils.signals import StopSignals
 from utils.visualization import lab_to_rgb
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,10 @@ class Trainer:
 
     def run(self) -> None:
         """Train until the last step; Ctrl-C or SIGTERM saves and stops after the step at hand."""
-        stop = _StopSignals()
+        with StopSignals() as stop:
+            self._run(stop)
+
+    def _run(self, stop: StopSignals) -> None:
         writer = SummaryWriter(self.folder / "tensorboard") if self.processes.first else None
         bar = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not self.processes.first)
         losses, since = [], time.monotonic()
@@ -296,17 +300,3 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal; a loader that died of it would end the step at hand."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-class _StopSignals:
-    """Ctrl-C and SIGTERM as a flag that the loop looks at between steps; a second one stops at once."""
-
-    def __init__(self):
-        self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True

@@ -147,7 +147,8 @@ def test_ctrl_c_leaves_whole_masks(tmp_path, clip):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors and "The same command again" in errors
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors and "The same command again" in errors
     written = list(masks.iterdir())
     assert 3 <= len(written) < len(frames)
     assert all(read_mask(file).shape == (288, 480) for file in written)

@@ -140,7 +140,7 @@ def test_several_runs_can_be_averaged_and_saved_without_a_step(arguments):
     )
     for name, value in mean.items():
         if value.is_floating_point():
-            torch.testing.assert_close(value, (one[name] + two[name]) / 2, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(value, (one[name] + two[name]) / 2, atol=1e-4, rtol=2e-3)  # float16
 
 
 def test_flow_loss_is_the_cross_entropy_of_the_matches():
