@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -43,17 +44,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None) -> None:
     args = parse(argv)
     processes, _ = options.start(args)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio's own requests are nobody's news
     propagator = inference.make_propagator(args, processes.device, DavisMemory(args.memory_length))
-    page = build(propagator, args.max_frames)
-    page.queue(default_concurrency_limit=1).launch(
-        server_name=args.host,
-        server_port=args.port,
-        max_file_size=f"{args.max_upload}mb",
-        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-    )
+    with tempfile.TemporaryDirectory(prefix="mamp-app-") as root:  # what visitors left behind goes when the page ends
+        page = build(propagator, args.max_frames, root)
+        page.queue(default_concurrency_limit=1).launch(
+            server_name=args.host,
+            server_port=args.port,
+            max_file_size=f"{args.max_upload}mb",
+            theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        )
 
 
-def build(propagator: MaskPropagator, most_frames: int) -> gr.Blocks:
+def build(propagator: MaskPropagator, most_frames: int, root: str | None = None) -> gr.Blocks:
     """The page; the propagator lends its weights and settings, and every run has a memory of its own."""
     with gr.Blocks(title="Motion-Aware Mask Propagation", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         session = gr.State(None, time_to_live=6 * 3600, delete_callback=_close)
@@ -81,7 +84,7 @@ def build(propagator: MaskPropagator, most_frames: int) -> gr.Blocks:
                 files = gr.File(label="Downloads", file_count="multiple", interactive=False, elem_id="files")
 
         def open_video(old: Session | None, path: str):
-            new = _told(Session, path, most_frames)
+            new = _told(Session, path, most_frames, root)
             _close(old)
             shown = gr.Slider(0, new.length - 1, 0, step=1)
             return new, shown, new.frame(0), None, f"{new.length} frames. Paint the objects in one of them.", None

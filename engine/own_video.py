@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--on", type=int, metavar="FRAME", help="the frame that --box and --points are about; default: the first")
     add("--start", type=int, default=0, help="first frame to use, counted from 0")
     add("--end", type=int, help="first frame to leave out")
-    add("--every", type=int, default=1, help="use every so-manieth frame")
+    add("--every", type=int, default=1, metavar="N", help="use every N-th frame")
     add(
         "--max-size",
         type=int,

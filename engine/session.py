@@ -28,18 +28,19 @@ class Session:
     Args:
         video: a video file or a folder of frames.
         most_frames: longer videos are refused.
+        root: where its folder is made; None is the system's place for temporary files.
 
     Raises:
         UserError: unreadable, or too long.
     """
 
-    def __init__(self, video: str | Path, most_frames: int):
+    def __init__(self, video: str | Path, most_frames: int, root: str | Path | None = None):
         self.frames = open_frames(video)
         self.name = Path(video).stem
         self.length = self.frames.count() if isinstance(self.frames, VideoFile) else len(self.frames)
         if self.length > most_frames:
             raise UserError(f"the video has {self.length} frames; at most {most_frames} are taken here. Cut it first")
-        self.folder = Path(tempfile.mkdtemp(prefix="mamp-session-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="mamp-session-", dir=root))
         self.confidence: dict[int, dict[int, float]] = {}
 
     def close(self) -> None:
