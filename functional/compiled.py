@@ -1,8 +1,9 @@
-"""The backend for label maps on a CPU: one compiled loop over the positions that are not yet certain.
+"""The backend for label maps on a CPU: compiled loops over the positions that are not yet certain.
 
-For each it walks the window of every memory frame, through the warp, and keeps the best scores in a heap.
-Nothing is padded, warped, unfolded or sorted in memory. Numba compiles it at first use (some seconds) and
-caches that. What is not label maps is left to the tiled backend.
+Positions are worked off in tiles of 4x4, whose sixteen scores with a key are one vector (functional/lanes.py).
+Nothing is padded, warped, unfolded or sorted: every tile scores all keys of its window, straight from where the
+warp found them, and bisects for the score that as many candidates reach as may vote. Numba compiles it
+at first use (some seconds) and caches that. What is not label maps is left to the tiled backend.
 """
 
 import threading
@@ -10,11 +11,16 @@ import threading
 import numba
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from functional import tiled
+from functional.lanes import KEYS, LANES, count_at_least, lanes_at_least, lowest_bit, score_block_dot, score_block_l2
 
 correlate = tiled.correlate
 attend = tiled.attend
+
+TILE = 4
+assert TILE * TILE == LANES
 
 _one_at_a_time = threading.Lock()  # not every threading layer of Numba may be entered twice
 
@@ -32,34 +38,23 @@ def attend_labels(
     keys = _channels_last(memory)
     if metric == "l2":
         keys = keys / divisor
+    exclude = border == "exclude"
+    if not exclude:  # what is outside takes part with zero features: one more key
+        keys = np.concatenate((keys, np.zeros_like(keys[:1])))
     if source is None:
         source = torch.arange(height * width).expand(len(memory), -1)
     row_of_keys = source + height * width * torch.arange(len(memory))[:, None]
     source = torch.where(labels.flatten(1) >= 0, row_of_keys, -1).int().numpy()
-    labels = labels.flatten(1).numpy()
-    positions = wanted.flatten().nonzero()[:, 0].int().numpy()
-    solved = np.zeros((len(positions), num_labels), np.float32)
-    exclude, l2 = border == "exclude", metric == "l2"
+    tiles = F.max_pool2d(wanted[None].float(), TILE, ceil_mode=True)[0].nonzero().int().numpy()
+    solved = np.zeros((height * width, num_labels), np.float32)
+    labels, bias = labels.flatten(1).numpy(), _bias(radius, locality)
     with _one_at_a_time:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+        numba.set_num_threads(threads)
         _solve(
-            queries,
-            keys,
-            source,
-            labels,
-            positions,
-            height,
-            width,
-            radius,
-            top_k,
-            exclude,
-            l2,
-            np.float32(locality),
-            solved,
+            queries, keys, source, labels, tiles, wanted.numpy(), bias, top_k, exclude, metric == "l2", threads, solved
         )
-    out = query.new_zeros(num_labels, height * width)
-    out[:, torch.from_numpy(positions).long()] = torch.from_numpy(solved).T.to(query.dtype)
-    return out.view(num_labels, height, width)
+    return torch.from_numpy(solved).T.to(query.dtype).reshape(num_labels, height, width)
 
 
 def _channels_last(x: torch.Tensor) -> np.ndarray:
@@ -67,76 +62,176 @@ def _channels_last(x: torch.Tensor) -> np.ndarray:
     return x.movedim(-3, -1).flatten(0, -2).float().contiguous().numpy()
 
 
-# Reassociation lets the sums over channels be vectorised; infinities and NaN keep their meaning
-_FAST = {"reassoc", "contract", "nsz"}
+def _bias(radius: int, locality: float) -> np.ndarray:
+    """float32 [S*S + 1, LANES], what a place of a tile's window (S = TILE + 2R) adds to scores.
+
+    -inf for the positions of the tile that it is too far from, and in the last row, which is no place.
+    """
+    offset = np.arange(TILE + 2 * radius)[:, None] - radius - np.arange(TILE)
+    far = abs(offset) > radius
+    distance = (offset**2)[:, None, :, None] + (offset**2)[None, :, None, :]
+    bias = np.where(far[:, None, :, None] | far[None, :, None, :], -np.inf, -locality * distance)
+    return np.append(bias.reshape(-1, LANES), np.full((1, LANES), -np.inf), axis=0).astype(np.float32)
 
 
-@numba.njit(fastmath=_FAST, cache=True, nogil=True, inline="always")
-def _score(query, keys, at, l2):
-    """The dot product with row ``at`` of the keys, or the negative squared distance."""
-    total = np.float32(0)
-    if l2:
-        for c in range(query.shape[0]):
-            difference = query[c] - keys[at, np.uintp(c)]
-            total -= difference * difference
-    else:
-        for c in range(query.shape[0]):
-            total += query[c] * keys[at, np.uintp(c)]
-    return total
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _solve(queries, keys, source, labels, tiles, wanted, bias, top_k, exclude, l2, threads, solved):
+    """Write the labels' shares of each tile's wanted positions into solved [H*W, K].
+
+    Args:
+        queries: float32 [H*W, C]; keys: float32 [N, C], unless ``exclude`` with a row of zeros at the end.
+        source: int32 [M, H*W], the row of keys that stands at a position of memory frame m, -1 for none.
+        labels: int16 [M, H*W]; tiles: int32 [T, 2], row and column; wanted: bool [H, W].
+        bias: see :func:`_bias`.
+    """
+    most = source.shape[0] * (bias.shape[0] - 1) + KEYS
+    outside = -1 if exclude else keys.shape[0] - 1
+    for thread in numba.prange(threads):
+        query = np.zeros((keys.shape[1], LANES), np.float32)
+        rows, places, held = np.zeros(most, np.int32), np.zeros(most, np.int32), np.zeros(most, np.int16)
+        scores = np.empty((most, LANES), np.float32)
+        highest = np.empty((most // KEYS + 1, LANES), np.float32)
+        for n in range(thread, tiles.shape[0], threads):
+            top, left = tiles[n, 0] * TILE, tiles[n, 1] * TILE
+            position = _tile(queries, wanted, top, left, query)
+            blocks = _window(source, labels, wanted.shape, bias.shape[0], top, left, outside, rows, places, held)
+            peak = np.full(LANES, -np.inf, np.float32)
+            for block in range(blocks):
+                if l2:
+                    score_block_l2(query, keys, rows, bias, places, block, scores, highest, peak)
+                else:
+                    score_block_dot(query, keys, rows, bias, places, block, scores, highest, peak)
+            _vote(scores, highest, blocks, held, peak, position, top_k, solved)
 
 
 @numba.njit(cache=True, nogil=True)
-def _replace_lowest(scores, labels, score, label):
-    """Replace the root of a min-heap and let the new element sink to its place."""
-    count, at = scores.shape[0], 0
-    while True:
-        child = 2 * at + 1
-        if child >= count:
-            break
-        if child + 1 < count and scores[child + 1] < scores[child]:
-            child += 1
-        if scores[child] >= score:
-            break
-        scores[at], labels[at] = scores[child], labels[child]
-        at = child
-    scores[at], labels[at] = score, label
+def _tile(queries, wanted, top, left, query):
+    """Where the lanes of a tile stand, int64 [LANES], -1 where none is wanted; fills query [C, LANES]."""
+    position = np.full(LANES, -1, np.int64)
+    height, width = wanted.shape
+    for lane in range(LANES):
+        y, x = top + lane // TILE, left + lane % TILE
+        if y < height and x < width and wanted[y, x]:
+            position[lane] = y * width + x
+            query[:, lane] = queries[position[lane]]
+    return position
 
 
-@numba.njit(fastmath=_FAST, cache=True, parallel=True, nogil=True)
-def _solve(queries, keys, source, labels, positions, height, width, radius, top_k, exclude, l2, locality, solved):
-    """For each position [N] add its labels' shares to solved [N, K].
+@numba.njit(cache=True, nogil=True)
+def _window(source, labels, size, places_of_bias, top, left, outside, rows, places, held):
+    """List the keys of a tile's window (row, place, label), filled up to whole blocks; returns how many blocks.
 
-    queries [H*W, C]; keys [M*H*W, C]; source int32 [M, H*W], the row of keys that stands at a position of
-    memory frame m, -1 for none; labels int16 [M, H*W].
+    Keys from outside the frame stand in row ``outside`` and have no label (-1); -1 leaves them out.
     """
-    for n in numba.prange(positions.shape[0]):
-        query = queries[positions[n]]
-        y, x = positions[n] // width, positions[n] % width
-        best = np.full(top_k, -np.inf, np.float32)
-        best_labels = np.full(top_k, -1, np.int16)
-        outside = -(query * query).sum() if l2 else np.float32(0)  # zero features, no label
-        # The latest frame and the nearest rows first: good candidates early mean few changes of the heap
-        for m in range(source.shape[0] - 1, -1, -1):
-            for step in range(2 * radius + 1):
-                dy = (step + 1) // 2 * (1 if step % 2 else -1)
-                for dx in range(-radius, radius + 1):
-                    score, label = outside, np.int16(-1)
-                    at = (y + dy) * width + x + dx
-                    if 0 <= y + dy < height and 0 <= x + dx < width and source[m, at] >= 0:
-                        score = _score(query, keys, np.uintp(source[m, at]), l2)
-                        label = labels[m, at]
-                    elif exclude:
-                        continue
-                    score -= locality * np.float32(dy * dy + dx * dx)
-                    if score > best[0]:
-                        _replace_lowest(best, best_labels, score, label)
-        highest = best.max()
-        total = np.float32(0)
-        for k in range(top_k):
-            if best[k] > -np.inf:
-                share = np.exp(best[k] - highest)
-                total += share
-                if best_labels[k] >= 0:
-                    solved[n, best_labels[k]] += share
-        if total > 0:
-            solved[n] /= total
+    height, width = size
+    side = int(np.sqrt(places_of_bias - 1))
+    radius = (side - TILE) // 2
+    count = 0
+    for m in range(source.shape[0]):
+        for place in range(side * side):
+            y, x = top - radius + place // side, left - radius + place % side
+            row, label = outside, -1
+            if 0 <= y < height and 0 <= x < width and source[m, y * width + x] >= 0:
+                row, label = source[m, y * width + x], labels[m, y * width + x]
+            if row >= 0:
+                rows[count], places[count], held[count] = row, place, label
+                count += 1
+    blocks = (count + KEYS - 1) // KEYS
+    rows[count : blocks * KEYS], places[count : blocks * KEYS] = 0, places_of_bias - 1
+    return blocks
+
+
+@numba.njit(cache=True, nogil=True)
+def _vote(scores, highest, blocks, held, peak, position, top_k, solved):
+    """Softmax over the ``top_k`` highest scores of each lane, by label; ``scores`` and ``held`` are shuffled.
+
+    Where k blocks reach a bound, k scores do; so the few candidates above such a bound hold the k highest.
+    """
+    bound, counts = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
+    missing = position < 0
+    _reached(highest, blocks, top_k, peak, missing, bound, counts, 8)
+    few = 0
+    for block in range(blocks):
+        if lanes_at_least(highest, block, bound):
+            for i in range(block * KEYS, block * KEYS + KEYS):
+                if lanes_at_least(scores, i, bound):
+                    scores[few], held[few] = scores[i], held[i]
+                    few += 1
+    above = _reached(scores, few, top_k, peak, missing, bound, counts, 64)
+    # Of those between the two, which are equal, the first come in until there are k
+    count_at_least(scores, few, above, counts)
+    votes, total = np.zeros((LANES, solved.shape[1]), np.float32), np.zeros(LANES, np.float32)
+    for i in range(few):
+        lanes = lanes_at_least(scores, i, bound)
+        while lanes:
+            lane = lowest_bit(lanes)
+            lanes &= lanes - 1
+            if scores[i, lane] < above[lane]:
+                if counts[lane] >= top_k:
+                    continue
+                counts[lane] += 1
+            share = np.exp(scores[i, lane] - peak[lane])
+            total[lane] += share
+            if held[i] >= 0:
+                votes[lane, held[i]] += share
+    for lane in range(LANES):
+        if total[lane] > 0:
+            solved[position[lane]] = votes[lane] / total[lane]
+
+
+_LOWEST = np.finfo(np.float32).min
+
+
+@numba.njit(cache=True, nogil=True)
+def _reached(values, count, top_k, peak, missing, bound, counts, steps):
+    """The k-th highest value of each lane, between two bounds that get closer with every step.
+
+    Args:
+        values: float32 [>= count, LANES]; peak: float32 [LANES], their maximum.
+        missing: bool [LANES], lanes that do not matter: their bound is infinite.
+        bound: float32 [LANES], is written: k values reach it, or all finite ones if they are fewer.
+        counts: int32 [LANES], scratch.
+
+    Returns:
+        float32 [LANES], at least the bound: at most k values reach it.
+    """
+    _search_downwards(values, count, top_k, peak, missing, bound, counts)
+    above, middle = np.nextafter(peak, np.float32(np.inf)), np.empty(LANES, np.float32)
+    for _ in range(steps):
+        for lane in range(LANES):
+            middle[lane] = np.float32(0.5) * bound[lane] + np.float32(0.5) * above[lane]
+        count_at_least(values, count, middle, counts)
+        unsettled = False
+        for lane in range(LANES):
+            if counts[lane] == top_k:
+                bound[lane] = above[lane] = middle[lane]
+            elif bound[lane] < middle[lane] < above[lane]:
+                unsettled = True
+                if counts[lane] > top_k:
+                    bound[lane] = middle[lane]
+                else:
+                    above[lane] = middle[lane]
+        if not unsettled:
+            break
+    return above
+
+
+@numba.njit(cache=True, nogil=True)
+def _search_downwards(values, count, top_k, peak, missing, bound, counts):
+    """Bounds that k values reach, in growing steps from the peak; or all finite ones, if they are fewer."""
+    bound[:] = _LOWEST
+    count_at_least(values, count, bound, counts)
+    for lane in range(LANES):
+        if missing[lane]:
+            bound[lane] = np.inf
+        elif counts[lane] >= top_k:
+            bound[lane] = peak[lane]
+    step, short = np.float32(1), True
+    while short:
+        count_at_least(values, count, bound, counts)
+        short = False
+        for lane in range(LANES):
+            if counts[lane] < top_k and _LOWEST < bound[lane] < np.inf:
+                bound[lane] = max(peak[lane] - step, _LOWEST)
+                short = True
+        step *= 4
