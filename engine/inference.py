@@ -55,11 +55,13 @@ def add_options(parser: argparse.ArgumentParser, *, memory_length: int, pad_divi
     add("--preset", default="default", choices=list(PRESETS), help=PRESETS_HELP)
     add("--border", choices=["zero", "exclude"], help="candidates outside the frame; default: the preset's")
     add("--locality", type=float, help="what candidates lose by their squared distance; default: the preset's")
-    add("--label_offset", type=int, choices=range(4), help="pixel of 4x4 that gives a label; default: the preset's")
+    add("--label_detail", type=int, choices=[1, 2, 4], help="labels per side of a position; default: the preset's")
+    add("--background", type=float, help="how much the background's votes count; default: the preset's")
     add("--temperature", type=float, help="divides the scores; default: the encoder's own, sqrt(channels)")
     add("--scale", type=float, help=f"size to work at, as a fraction of the frame's; default {scale}, or the preset's")
     add("--optical_flow_warp", type=int, default=1, choices=[0, 1], help="0: as --flow none")
     add("--flow", choices=FLOWS, help="optical flow that moves the search window; default: the preset's")
+    add("--carry_flow", type=int, choices=[0, 1], help="1: also carry it on from frame to frame; default: the preset's")
     add("--flow_weights", metavar="FILE", help="local weights for RAFT, instead of torchvision's download")
     add("--adapt", type=int, default=0, metavar="STEPS", help="train on each video's own frames first, on a copy")
     add("--backend", default="auto", choices=["auto", *available_backends()], help="of the matching")
@@ -103,8 +105,10 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
         raise UserError(f"--pad_divisible {args.pad_divisible}: must be a multiple of 4")
     if not 0 < args.scale <= 1:
         raise UserError(f"--scale {args.scale}: must be above 0 and at most 1")
-    if args.test_corr_radius < 0 or args.top_k < 0 or (args.temperature or 1) <= 0 or args.locality < 0:
-        raise UserError("--test_corr_radius, --top_k and --locality must be 0 or more, --temperature above 0")
+    if args.test_corr_radius < 0 or args.top_k < 0 or args.locality < 0:
+        raise UserError("--test_corr_radius, --top_k and --locality must be 0 or more")
+    if args.background <= 0 or (args.temperature or 1) <= 0:
+        raise UserError("--background and --temperature must be above 0")
     model = load_model(args, device)
     flow = args.flow if args.optical_flow_warp else "none"
     half = half_precision(args.is_amp, device)
@@ -120,12 +124,14 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
     return MaskPropagator(
         model,
         flow=flow_estimator(flow, weights=args.flow_weights, device=device),
+        carry_flow=bool(args.carry_flow),
         memory=memory,
         radius=args.test_corr_radius,
         top_k=args.top_k or None,
         border=args.border,
         locality=args.locality,
-        label_offset=args.label_offset,
+        label_detail=args.label_detail,
+        background=args.background,
         temperature=args.temperature,
         scale=args.scale,
         pad_divisible=args.pad_divisible,
@@ -137,8 +143,17 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
 
 def settings_of(args: argparse.Namespace) -> dict:
     """The options that decide the masks, and the weights' checksum: what a complete video was done with."""
-    decisive = "arch memory_length pad_divisible test_corr_radius top_k border locality label_offset temperature scale"
-    names = [*decisive.split(), "optical_flow_warp", "flow", "flow_weights", "is_amp", "adapt"]
+    decisive = "arch memory_length pad_divisible test_corr_radius top_k border locality label_detail temperature scale"
+    names = [
+        *decisive.split(),
+        "background",
+        "optical_flow_warp",
+        "flow",
+        "carry_flow",
+        "flow_weights",
+        "is_amp",
+        "adapt",
+    ]
     weights = None if args.arch == "lab" else _checksum(Path(args.resume or DEFAULT_CHECKPOINT))
     return {name: getattr(args, name) for name in names} | {"weights": weights}
 

@@ -44,17 +44,18 @@ def attend_labels(
     if source is None:
         source = torch.arange(height * width).expand(len(memory), -1)
     row_of_keys = source + height * width * torch.arange(len(memory))[:, None]
-    source = torch.where(labels.flatten(1) >= 0, row_of_keys, -1).int().numpy()
+    source = torch.where(labels[:, 0].flatten(1) >= 0, row_of_keys, -1).int().numpy()
     tiles = F.max_pool2d(wanted[None].float(), TILE, ceil_mode=True)[0].nonzero().int().numpy()
-    solved = np.zeros((height * width, num_labels), np.float32)
-    labels, bias = labels.flatten(1).numpy(), _bias(radius, locality)
+    solved = np.zeros((height * width, num_labels, labels.shape[1]), np.float32)
+    labels = labels.permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
+    bias = _bias(radius, locality)
     with _one_at_a_time:
         threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
         numba.set_num_threads(threads)
         _solve(
             queries, keys, source, labels, tiles, wanted.numpy(), bias, top_k, exclude, metric == "l2", threads, solved
         )
-    return torch.from_numpy(solved).T.to(query.dtype).reshape(num_labels, height, width)
+    return torch.from_numpy(solved).permute(1, 2, 0).to(query.dtype).unflatten(2, (height, width))
 
 
 def _channels_last(x: torch.Tensor) -> np.ndarray:
@@ -76,32 +77,32 @@ def _bias(radius: int, locality: float) -> np.ndarray:
 
 @numba.njit(cache=True, parallel=True, nogil=True)
 def _solve(queries, keys, source, labels, tiles, wanted, bias, top_k, exclude, l2, threads, solved):
-    """Write the labels' shares of each tile's wanted positions into solved [H*W, K].
+    """Write the labels' shares of each tile's wanted positions into solved [H*W, K, F].
 
     Args:
         queries: float32 [H*W, C]; keys: float32 [N, C], unless ``exclude`` with a row of zeros at the end.
         source: int32 [M, H*W], the row of keys that stands at a position of memory frame m, -1 for none.
-        labels: int16 [M, H*W]; tiles: int32 [T, 2], row and column; wanted: bool [H, W].
-        bias: see :func:`_bias`.
+        labels: int16 [M*H*W, F], of each position of the warped memory.
+        tiles: int32 [T, 2], row and column; wanted: bool [H, W]; bias: see :func:`_bias`.
     """
     most = source.shape[0] * (bias.shape[0] - 1) + KEYS
     outside = -1 if exclude else keys.shape[0] - 1
     for thread in numba.prange(threads):
         query = np.zeros((keys.shape[1], LANES), np.float32)
-        rows, places, held = np.zeros(most, np.int32), np.zeros(most, np.int32), np.zeros(most, np.int16)
+        rows, places, held = np.zeros(most, np.int32), np.zeros(most, np.int32), np.zeros(most, np.int32)
         scores = np.empty((most, LANES), np.float32)
         highest = np.empty((most // KEYS + 1, LANES), np.float32)
         for n in range(thread, tiles.shape[0], threads):
             top, left = tiles[n, 0] * TILE, tiles[n, 1] * TILE
             position = _tile(queries, wanted, top, left, query)
-            blocks = _window(source, labels, wanted.shape, bias.shape[0], top, left, outside, rows, places, held)
+            blocks = _window(source, wanted.shape, bias.shape[0], top, left, outside, rows, places, held)
             peak = np.full(LANES, -np.inf, np.float32)
             for block in range(blocks):
                 if l2:
                     score_block_l2(query, keys, rows, bias, places, block, scores, highest, peak)
                 else:
                     score_block_dot(query, keys, rows, bias, places, block, scores, highest, peak)
-            _vote(scores, highest, blocks, held, peak, position, top_k, solved)
+            _vote(scores, highest, blocks, held, labels, peak, position, top_k, solved)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -118,10 +119,10 @@ def _tile(queries, wanted, top, left, query):
 
 
 @numba.njit(cache=True, nogil=True)
-def _window(source, labels, size, places_of_bias, top, left, outside, rows, places, held):
-    """List the keys of a tile's window (row, place, label), filled up to whole blocks; returns how many blocks.
+def _window(source, size, places_of_bias, top, left, outside, rows, places, held):
+    """List a tile's keys (their row, place in the window, and row of labels); returns how many blocks they fill.
 
-    Keys from outside the frame stand in row ``outside`` and have no label (-1); -1 leaves them out.
+    Keys from outside the frame stand in row ``outside`` and have no labels (-1); -1 leaves them out.
     """
     height, width = size
     side = int(np.sqrt(places_of_bias - 1))
@@ -130,11 +131,11 @@ def _window(source, labels, size, places_of_bias, top, left, outside, rows, plac
     for m in range(source.shape[0]):
         for place in range(side * side):
             y, x = top - radius + place // side, left - radius + place % side
-            row, label = outside, -1
+            row, holder = outside, -1
             if 0 <= y < height and 0 <= x < width and source[m, y * width + x] >= 0:
-                row, label = source[m, y * width + x], labels[m, y * width + x]
+                row, holder = source[m, y * width + x], m * height * width + y * width + x
             if row >= 0:
-                rows[count], places[count], held[count] = row, place, label
+                rows[count], places[count], held[count] = row, place, holder
                 count += 1
     blocks = (count + KEYS - 1) // KEYS
     rows[count : blocks * KEYS], places[count : blocks * KEYS] = 0, places_of_bias - 1
@@ -142,7 +143,7 @@ def _window(source, labels, size, places_of_bias, top, left, outside, rows, plac
 
 
 @numba.njit(cache=True, nogil=True)
-def _vote(scores, highest, blocks, held, peak, position, top_k, solved):
+def _vote(scores, highest, blocks, held, labels, peak, position, top_k, solved):
     """Softmax over the ``top_k`` highest scores of each lane, by label; ``scores`` and ``held`` are shuffled.
 
     Where k blocks reach a bound, k scores do; so the few candidates above such a bound hold the k highest.
@@ -160,7 +161,7 @@ def _vote(scores, highest, blocks, held, peak, position, top_k, solved):
     above = _reached(scores, few, top_k, peak, missing, bound, counts, 64)
     # Of those between the two, which are equal, the first come in until there are k
     count_at_least(scores, few, above, counts)
-    votes, total = np.zeros((LANES, solved.shape[1]), np.float32), np.zeros(LANES, np.float32)
+    votes, total = np.zeros((LANES, *solved.shape[1:]), np.float32), np.zeros(LANES, np.float32)
     for i in range(few):
         lanes = lanes_at_least(scores, i, bound)
         while lanes:
@@ -173,7 +174,8 @@ def _vote(scores, highest, blocks, held, peak, position, top_k, solved):
             share = np.exp(scores[i, lane] - peak[lane])
             total[lane] += share
             if held[i] >= 0:
-                votes[lane, held[i]] += share
+                for place in range(labels.shape[1]):
+                    votes[lane, labels[held[i], place], place] += share
     for lane in range(LANES):
         if total[lane] > 0:
             solved[position[lane]] = votes[lane] / total[lane]

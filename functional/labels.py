@@ -1,4 +1,4 @@
-"""Label maps between the frame's resolution and the memory's (stride 4)."""
+"""Label maps between the frame's resolution and the memory's."""
 
 import torch
 import torch.nn.functional as F
@@ -6,13 +6,9 @@ import torch.nn.functional as F
 STRIDE = 4
 
 
-def subsample(labels: torch.Tensor, offset: int = 0) -> torch.Tensor:
-    """Labels [..., H, W], H and W multiples of 4, at the memory's resolution [..., H/4, W/4].
-
-    Every fourth pixel, from ``offset`` (0..3) on. The paper takes 0, the corner of what a position covers, but
-    upsamples the output as if positions stood in the middle of their 4x4 pixels; 1 and 2 are next to that.
-    """
-    return labels[..., offset::STRIDE, offset::STRIDE]
+def subsample(labels: torch.Tensor, step: int = STRIDE) -> torch.Tensor:
+    """Every ``step``-th pixel of labels [..., H, W], from the first on."""
+    return labels[..., ::step, ::step]
 
 
 def paint(prediction: torch.Tensor, annotation: torch.Tensor) -> torch.Tensor:

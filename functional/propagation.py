@@ -148,39 +148,46 @@ def propagate_labels(
     Args:
         query: [C, H, W] floating.
         memory: [M, C, H, W] of the same dtype.
-        labels: int16 [M, H, W], 0..num_labels-1, or -1 where a position has no label: it came from outside
-            the frame, and is treated like one that is outside (value 0, or left out under "exclude").
+        labels: int16 [M, f*H, f*W], 0..num_labels-1, f a whole number: each position carries f x f labels, which
+            vote for the same places of the query's position. -1 where a position has no labels: it came
+            from outside the frame, and is treated like one that is outside (value 0, or left out under "exclude").
         num_labels: K, the background included.
         radius, top_k, border, metric, temperature, locality, backend: as in :func:`propagate`.
         flow: [M, 2, H, W] query -> memory, (dx, dy) in positions, or None. Features and labels are first
             warped by it, rounded to whole positions (:func:`functional.warp_rounded`).
 
     Returns:
-        float [K, H, W]: each label's share of the softmax.
+        float [K, f*H, f*W]: each label's share of the softmax.
     """
     module = _backend(backend, query.device, label_maps=True)
     temperature = _check(radius, border, metric, temperature, query.shape[0])
     top_k = _usable_top_k(top_k, memory.shape[0], radius)
-    source = None
+    source, fine = None, labels.shape[-1] // query.shape[-1]
+    labels = F.pixel_unshuffle(labels[:, None], fine)
     if flow is not None:
         source, inside = rounded_indices(flow)
-        labels = torch.where(inside, labels.flatten(1).gather(1, source), -1).view_as(labels)
-    certain, label = uniform_neighbourhoods(labels, radius, skip_unlabelled=border == "exclude")
-    out = F.one_hot(label.clamp_min(0).long(), num_labels).to(query.dtype).permute(2, 0, 1)
+        moved = labels.flatten(2).gather(2, source[:, None].expand(-1, fine * fine, -1))
+        labels = torch.where(inside[:, None], moved, -1).view_as(labels)
+    certain, label = uniform_neighbourhoods(labels.flatten(0, 1), radius, skip_unlabelled=border == "exclude")
+    sure = F.one_hot(label.clamp_min(0).long(), num_labels).to(query.dtype).permute(2, 0, 1)
+    sure = sure.repeat_interleave(fine, 1).repeat_interleave(fine, 2)
     if certain.all():
-        return out
+        return sure
     if hasattr(module, "attend_labels") and top_k is not None:
         solved = module.attend_labels(
             query, memory, labels, source, num_labels, ~certain, radius, top_k, border, metric, temperature, locality
         )
-        return torch.where(certain, out, solved)
+        certain = certain.repeat_interleave(fine, 0).repeat_interleave(fine, 1)
+        return torch.where(certain, sure, F.pixel_shuffle(solved, fine)[:, 0])
     if flow is not None:
         memory = warp_rounded(memory, flow)
-    memory = memory.masked_fill((labels < 0)[:, None], 0)
-    left_out = (labels < 0)[None, :, None] if border == "exclude" else None
+    unlabelled = labels[:, :1] < 0
+    memory = memory.masked_fill(unlabelled, 0)
+    left_out = unlabelled[None] if border == "exclude" else None
     query, memory = as_dot_product(query[None], memory[None], radius, border, metric, temperature, left_out)
-    values = F.one_hot(labels.long() + 1, num_labels + 1)[..., 1:].permute(0, 3, 1, 2)
-    return module.attend(query, memory, pad(values[None].to(query.dtype), radius), radius, top_k, locality)[0]
+    values = F.one_hot(labels.long() + 1, num_labels + 1)[..., 1:].permute(0, 4, 1, 2, 3).flatten(1, 2)
+    out = module.attend(query, memory, pad(values[None].to(query.dtype), radius), radius, top_k, locality)
+    return F.pixel_shuffle(out[0].unflatten(0, (num_labels, -1)), fine)[:, 0]
 
 
 def _check(radius: int, border: str, metric: str, temperature: float | None, channels: int) -> float:

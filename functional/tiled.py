@@ -138,34 +138,38 @@ def attend_labels(
     """:func:`functional.propagate_labels` where it is ``wanted``, tile by tile.
 
     Args:
-        query: [C, H, W]; memory: [M, C, H, W], not warped; labels: int16 [M, H, W], warped, -1 for none.
+        query: [C, H, W]; memory: [M, C, H, W], not warped; labels: int16 [M, F, H, W], F labels a position,
+            warped, -1 for none.
         source: int64 [M, H*W], the position in memory that the warp takes, or None.
         wanted: bool [H, W].
 
     Returns:
-        float [K, H, W], 0 in tiles without a wanted position.
+        float [K, F, H, W], 0 in tiles without a wanted position.
     """
     height, width = query.shape[-2:]
-    unlabelled = (labels < 0)[:, None]
+    unlabelled = labels[:, :1] < 0
     if source is not None:
         memory = memory.flatten(2).gather(2, source[:, None].expand(-1, memory.shape[1], -1)).view_as(memory)
     memory = memory.masked_fill(unlabelled, 0)
     left_out = unlabelled[None] if border == "exclude" else None
     query, memory = as_dot_product(query[None], memory[None], radius, border, metric, temperature, left_out)
-    labels = pad(labels[None, :, None], radius, value=-1)
+    labels = pad(labels[None], radius, value=-1)
 
     tiles = _query_tiles(query)[0]
     keys = _windows(_channels_last(memory, radius), radius)[0]
     held = _windows(_channels_last(labels, radius), radius)[0]
     unsure = _fill_tiles(wanted, height, width).unflatten(1, (-1, TILE)).unflatten(0, (-1, TILE))
     row, column = unsure.any(3).any(1).nonzero(as_tuple=True)
-    solved = tiles.new_zeros(*tiles.shape[:3], num_labels)
-    step = max(1, SCORES_AT_ONCE // (TILE * TILE * held[0, 0].numel()))
+    places = held.shape[-1]
+    solved = tiles.new_zeros(*tiles.shape[:3], places, num_labels)
+    step = max(1, SCORES_AT_ONCE // (TILE * TILE * keys[0, 0, ..., 0].numel()))
     for some in torch.arange(len(row), device=row.device).split(step):
         at = row[some], column[some]
         weights, index = _top(_scores(tiles[at], keys[at], locality), top_k)
-        found = held[at].flatten(1).gather(1, index.flatten(1)).view_as(index)
-        shares = tiles.new_zeros(*index.shape[:2], num_labels + 1)
-        shares.scatter_add_(-1, found.long() + 1, weights.softmax(-1))
+        found = held[at].flatten(1, 3).gather(1, index.flatten(1)[..., None].expand(-1, -1, places))
+        found = found.view(*index.shape, places).transpose(2, 3)  # [tiles, T*T, F, k]
+        shares = tiles.new_zeros(*found.shape[:3], num_labels + 1)
+        shares.scatter_add_(-1, found.long() + 1, weights.softmax(-1)[:, :, None].expand_as(found))
         solved[at] = shares[..., 1:]
-    return _untile(solved[None], height, width)[0]
+    solved = _untile(solved.transpose(-1, -2).flatten(-2)[None], height, width)[0]
+    return solved.unflatten(0, (num_labels, places))

@@ -26,10 +26,10 @@ def usable(device: torch.device) -> bool:
 @triton.jit
 def _vote(
     query, keys, source, labels, positions, shares,
-    height, width, radius, channels, num_labels, top_k, locality,
+    height, width, radius, channels, num_labels, places, top_k, locality,
     EXCLUDE: tl.constexpr, L2: tl.constexpr, CANDIDATES: tl.constexpr,
 ):  # fmt: skip
-    """One query position: query [C, HW], keys [M, C, HW], source and labels [M, HW], shares [N, K]."""
+    """One query position: query [C, HW], keys [M, C, HW], source [M, HW], labels [M, F, HW], shares [N, K, F]."""
     size = height * width
     side = 2 * radius + 1
     position = tl.load(positions + tl.program_id(0))
@@ -43,7 +43,6 @@ def _vote(
     at = frame * size + y * width + x
     row = tl.load(source + at, mask=inside, other=-1)
     inside = inside & (row >= 0)
-    label = tl.load(labels + at, mask=inside, other=-1).to(tl.int32)
     key = frame.to(tl.int64) * channels * size + row
     score = tl.zeros([CANDIDATES], tl.float32)
     for channel in range(channels):
@@ -68,9 +67,12 @@ def _vote(
     chosen = (above | (equal & (place <= top_k[1] - tl.sum(above.to(tl.int32), 0)))) & counts
     weight = tl.where(chosen, tl.exp(score - tl.max(score, 0)), 0.0)
     weight = weight / tl.sum(weight, 0)
-    for k in range(num_labels):
-        share = tl.sum(tl.where(label == k, weight, 0.0), 0)
-        tl.store(shares + tl.program_id(0) * num_labels + k, share)
+    to = shares + tl.program_id(0) * num_labels * places
+    for place in range(places):
+        at = (frame * places + place) * size + y * width + x
+        label = tl.load(labels + at, mask=inside, other=-1).to(tl.int32)
+        for k in range(num_labels):
+            tl.store(to + k * places + place, tl.sum(tl.where(label == k, weight, 0.0), 0))
 
 
 def attend_labels(
@@ -79,7 +81,7 @@ def attend_labels(
     """See :func:`functional.tiled.attend_labels`."""
     _check_device(query)
     channels, height, width = query.shape
-    frames, size = len(memory), height * width
+    frames, places, size = *labels.shape[:2], height * width
     divisor = temperature if metric == "dot" else temperature**0.5
     scaled = (query.flatten(1).float() / divisor).contiguous()
     keys = memory.flatten(2).contiguous()
@@ -87,18 +89,18 @@ def attend_labels(
         keys = keys.float() / divisor
     if source is None:
         source = torch.arange(size, device=query.device).expand(frames, -1)
-    source = torch.where(labels.flatten(1) >= 0, source, -1).int().contiguous()
+    source = torch.where(labels[:, 0].flatten(1) >= 0, source, -1).int().contiguous()
     positions = wanted.flatten().nonzero()[:, 0].int()
-    shares = torch.empty(len(positions), num_labels, device=query.device)
+    shares = torch.empty(len(positions), num_labels, places, device=query.device)
     count = frames * (2 * radius + 1) ** 2
     _vote[(len(positions),)](
-        scaled, keys, source, labels.flatten(1).contiguous(), positions, shares,
-        height, width, radius, channels, num_labels, (count, top_k), locality,
+        scaled, keys, source, labels.contiguous(), positions, shares,
+        height, width, radius, channels, num_labels, places, (count, top_k), locality,
         EXCLUDE=border == "exclude", L2=metric == "l2", CANDIDATES=triton.next_power_of_2(count), num_warps=8,
     )  # fmt: skip
-    out = query.new_zeros(num_labels, size)
-    out[:, positions.long()] = shares.T.nan_to_num().to(query.dtype)  # NaN: not one candidate counts
-    return out.view(num_labels, height, width)
+    out = query.new_zeros(num_labels, places, size)
+    out[..., positions.long()] = shares.permute(1, 2, 0).nan_to_num().to(query.dtype)  # NaN: not one candidate counts
+    return out.unflatten(2, (height, width))
 
 
 # --- training: local correlation and its gradients ---

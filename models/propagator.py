@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from datasets.transforms import to_lab
 from functional import paint, propagate_labels, subsample, upsample_argmax
 from functional.labels import STRIDE
+from models.carried_flow import CarriedFlow
 from models.confidence import Looks, expected_overlap
 from models.encoder import for_inference
 from models.mamp import MAMP
@@ -22,10 +23,25 @@ from models.memory_bank import DavisMemory, MemoryBank, MemoryRule, Remembered
 from models.optical_flow import FlowEstimator, flow_estimator
 from utils.background import with_next
 
+_OURS = {
+    "flow": "dis",
+    "carry_flow": True,
+    "border": "exclude",
+    "locality": 0.02,
+    "label_detail": 2,
+    "background": 0.85,
+}
 PRESETS = {
-    "paper": {"flow": "raft_large", "border": "zero", "locality": 0.0, "label_offset": 0},
-    "default": {"flow": "dis", "border": "exclude", "locality": 0.02, "label_offset": 1},
-    "fast": {"flow": "dis", "border": "exclude", "locality": 0.02, "label_offset": 1, "scale": 0.5},
+    "paper": {
+        "flow": "raft_large",
+        "carry_flow": False,
+        "border": "zero",
+        "locality": 0.0,
+        "label_detail": 1,
+        "background": 1.0,
+    },
+    "default": _OURS,
+    "fast": _OURS | {"scale": 0.5},
 }
 """Settings for :class:`MaskPropagator`, whose own defaults are the paper's but for the flow, which needs no download.
 Measured in benchmarks/settings.md."""
@@ -42,13 +58,18 @@ class MaskPropagator:
         model: in eval mode, on the device to run on.
         flow: a name ("dis", "raft_large", "raft_small", "none") or a flow estimator (:mod:`models.optical_flow`);
             None is "none".
+        carry_flow: also carry the flow on from frame to frame (:class:`models.carried_flow.CarriedFlow`); the paper
+            does not.
         memory: which frames are remembered, a rule or the ``memory_length`` of :class:`DavisMemory`.
         radius: R, the half width of the search window in positions of stride 4.
         top_k: how many candidates vote; None means all.
         border: "zero" as the paper, or "exclude": whether what is outside the frame takes part.
         temperature: divides the scores; None means the encoder's own, in most cases sqrt(C).
         locality: how much candidates lose by their distance, see :func:`functional.propagate`; the paper's is 0.
-        label_offset: which pixel of 4x4 gives a position its label, see :func:`functional.subsample`; the paper's is 0.
+        label_detail: 1, 2 or 4: a position of 4x4 pixels carries this times this labels, each of which votes for
+            its own part of the answer; the paper's is 1.
+        background: the background's votes count this much. Majority voting shrinks what is thin or small; below
+            1 it does less so. The paper's is 1.
         scale: frames are worked on at this size; 0.5 takes every second pixel, as the paper does for
             YouTube-VOS. Masks keep the size of the frames.
         pad_divisible: working frames are zero-padded to a multiple of this (a multiple of 4).
@@ -62,13 +83,15 @@ class MaskPropagator:
         model: MAMP,
         *,
         flow: str | FlowEstimator | None = "dis",
+        carry_flow: bool = False,
         memory: MemoryRule | int = 5,
         radius: int = 12,
         top_k: int | None = 36,
         border: str = "zero",
         temperature: float | None = None,
         locality: float = 0.0,
-        label_offset: int = 0,
+        label_detail: int = 1,
+        background: float = 1.0,
         scale: float = 1.0,
         pad_divisible: int = 4,
         half: torch.dtype | None = None,
@@ -77,14 +100,17 @@ class MaskPropagator:
     ):
         if pad_divisible < STRIDE or pad_divisible % STRIDE:
             raise ValueError(f"pad_divisible must be a multiple of {STRIDE}, not {pad_divisible}")
+        if label_detail not in (1, 2, 4):
+            raise ValueError(f"label_detail must be 1, 2 or 4, not {label_detail}")
         if not 0 < scale <= 1:
             raise ValueError(f"scale must be above 0 and at most 1, not {scale}")
         self.compiled = compiled
         self.use(model)
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.flow = flow_estimator(flow, device=self.device) if isinstance(flow, str) else flow
+        self.carry_flow = carry_flow
         self.scale, self.pad_divisible, self.half = scale, pad_divisible, half
-        self.label_offset = label_offset
+        self.label_detail, self.background = label_detail, background
         self.matching = {
             "radius": radius,
             "top_k": top_k,
@@ -112,6 +138,7 @@ class MaskPropagator:
         self.shape: tuple[int, int] | None = None
         self.ids = [0]  # the label of each index that the memory holds
         self._upcoming: tuple[np.ndarray, Future] | None = None  # a frame, and its flow in the making
+        self._carried = CarriedFlow(self.flow) if self.flow and self.carry_flow else None
         self._shares: torch.Tensor | None = None  # [K, h, w], the votes of the last step that had any
         self._answer: Remembered | None = None  # the last step
         self._given: list[int] = []  # what its labels say that were given, not predicted
@@ -205,8 +232,11 @@ class MaskPropagator:
         held = torch.stack([m.labels for m in memory.values()])
         moved = None if flow is None else self._fit(flow.result().to(self.device), features)
         shares = propagate_labels(features, keys, held, len(self.ids), flow=moved, **self.matching)
+        if self.background != 1:
+            shares[0] *= self.background
+            shares /= shares.sum(0).clamp_min(torch.finfo(shares.dtype).tiny)
         self._shares = shares
-        index = upsample_argmax(shares, STRIDE / self.scale)
+        index = upsample_argmax(shares, STRIDE / self.label_detail / self.scale)
         return index[: size[0], : size[1]].long().cpu()
 
     @staticmethod
@@ -235,6 +265,8 @@ class MaskPropagator:
         self._upcoming = upcoming, self._compute_flow(self._shrink(upcoming), memory, self.time + 1)
 
     def _compute_flow(self, small: np.ndarray, memory: Mapping[int, np.ndarray], time: int) -> Future:
+        if self._carried is not None:
+            return self._flow_thread.submit(self._carried, small, memory, time)
         return self._flow_thread.submit(self.flow, small, list(memory.values()), [time - t for t in memory])
 
     def probabilities(self) -> np.ndarray | None:
@@ -244,14 +276,19 @@ class MaskPropagator:
         """
         if self._shares is None:
             return None
-        fine = F.interpolate(self._shares[None], scale_factor=STRIDE / self.scale, mode="bilinear")[0]
+        pixels = STRIDE / self.label_detail / self.scale
+        fine = F.interpolate(self._shares[None], scale_factor=pixels, mode="bilinear")[0]
         return fine[:, : self.shape[0], : self.shape[1]].cpu().numpy()
 
     def certainty(self) -> np.ndarray | None:
-        """Of the last step: float32 [h, w], the winning label's probability at stride 4; None before there is one."""
+        """Of the last step: float32 [h, w], the winning label's probability; None before there is one.
+
+        As fine as labels are, every pixel (``label_detail`` 4) to every fourth (1) of the size that is worked with.
+        """
         if self._shares is None:
             return None
-        height, width = (-(-round(side * self.scale) // STRIDE) for side in self.shape)
+        stride = STRIDE // self.label_detail
+        height, width = (-(-round(side * self.scale) // stride) for side in self.shape)
         return self._shares.amax(0)[:height, :width].float().cpu().numpy()
 
     @torch.inference_mode()
@@ -263,7 +300,7 @@ class MaskPropagator:
         """
         if self._answer is None:
             return {}
-        recognized = self._looks.recognized(self._answer.features, self._answer.labels)
+        recognized = self._looks.recognized(self._answer.features, self._coarse(self._answer.labels))
         overlap = [0.0] * len(self.ids) if self._shares is None else expected_overlap(self._shares).tolist()
         overlap += [0.0] * (len(self.ids) - len(overlap))
         return {
@@ -271,6 +308,11 @@ class MaskPropagator:
             for k, label in enumerate(self.ids)
             if k
         }
+
+    def _coarse(self, labels: torch.Tensor) -> torch.Tensor:
+        """Remembered labels, one of each position."""
+        middle = self.label_detail // 2
+        return labels[middle :: self.label_detail, middle :: self.label_detail]
 
     def _remember(
         self, small: np.ndarray, features: torch.Tensor, answer: torch.Tensor, given: np.ndarray | None
@@ -281,9 +323,9 @@ class MaskPropagator:
         index_of = torch.zeros(256, dtype=torch.int16)
         index_of[self.ids] = torch.arange(len(self.ids), dtype=torch.int16)
         labels = self._pad(self._shrink_labels(answer, small.shape[:2]))
-        labels = subsample(index_of[labels.long()], self.label_offset).to(self.device)
+        labels = subsample(index_of[labels.long()], STRIDE // self.label_detail).to(self.device)
         self._answer = Remembered(features, labels, small)
-        self._looks.learn(features, labels, [self.ids.index(label) for label in self._given])
+        self._looks.learn(features, self._coarse(labels), [self.ids.index(label) for label in self._given])
         self.bank.add(self.time, self._answer, given is not None)
 
 

@@ -1,5 +1,6 @@
 """Encoders, checkpoints, memory rules and optical flow."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch.nn as nn
 
 from datasets.transforms import to_lab
 from models import MAMP, DavisMemory, YouTubeVOSMemory
+from models.carried_flow import CarriedFlow
 from models.encoder import ENCODERS, for_inference
 from models.memory_bank import MemoryBank, Remembered
 from models.optical_flow import flow_estimator
@@ -184,3 +186,39 @@ def test_raft_runs_from_a_local_file(tmp_path, clip, size):
     with pytest.raises(UserError, match="not the weights"):
         torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
         flow_estimator(size, weights=tmp_path / "other.pth")
+
+
+def test_flow_is_carried_across_gaps_that_are_too_long_to_estimate():
+    """A pattern moves a position a frame; the estimator sees only neighbours, and nothing across more."""
+    pattern = cv2.resize(np.random.default_rng(0).integers(0, 255, (20, 60, 3), np.uint8), (480, 160))
+    frames = [pattern[:, 240 - 4 * t : 400 - 4 * t] for t in range(12)]
+    calls = []
+
+    def estimate(query, memories, gaps):
+        calls.append(gaps)
+        flow = torch.zeros(len(memories), 2, 40, 40)
+        flow[[gap == 1 for gap in gaps], 0] = -1.0
+        return flow
+
+    carried, rule = CarriedFlow(estimate), DavisMemory()
+    for t in range(1, 12):
+        read = {m: frames[m] for m in rule.reads(t, [0])}
+        flow = carried(frames[t], read, t)
+        again = carried(frames[t], read, t)
+        assert flow.shape == (len(read), 2, 40, 40) and flow.dtype == torch.float32
+        for m, found in zip(read, flow, strict=True):
+            seen = found[:, 4:-4, 4 + t : -4]  # what was inside the frame all along
+            assert (seen[0] - (m - t)).abs().max() < 1e-3 and seen[1].abs().max() < 1e-3, (t, m)
+        torch.testing.assert_close(flow, again)
+    assert len(carried._carried[11]) <= 11
+
+
+def test_of_direct_and_carried_flow_the_one_that_looks_right_is_taken():
+    """Here the estimator is right across any gap, but not from frame to frame."""
+    pattern = cv2.resize(np.random.default_rng(0).integers(0, 255, (20, 60, 3), np.uint8), (480, 160))
+    frames = [pattern[:, 240 - 4 * t : 400 - 4 * t] for t in range(6)]
+    carried = CarriedFlow(lambda query, memories, gaps: torch.stack([torch.zeros(2, 40, 40) + (gap == 1) * 3.0
+                          - torch.tensor([gap, 0.0])[:, None, None] for gap in gaps]))  # fmt: skip
+    for t in range(1, 6):
+        flow = carried(frames[t], {m: frames[m] for m in DavisMemory().reads(t, [0])}, t)
+    assert (flow[0, 0, 8:-8, 10:-8] + 5).abs().max() < 1e-3

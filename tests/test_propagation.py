@@ -1,5 +1,6 @@
 """The matching: golden numbers, the dense reference, and what its docstrings promise."""
 
+import itertools
 import math
 
 import numpy as np
@@ -109,30 +110,35 @@ def test_local_correlation(backend):
     top_k=st.sampled_from([None, 1, 7, 36]), border=st.sampled_from(["zero", "exclude"]),
     metric=st.sampled_from(["dot", "l2"]),
     locality=st.sampled_from([0.0, 0.03]),
+    fine=st.sampled_from([1, 1, 2, 4]),
     moving=st.booleans(),
     seed=st.integers(0, 1000), backend=st.sampled_from(LARGE),
 )  # fmt: skip
 def test_label_maps_give_what_one_hot_values_give(
-    height, width, frames, radius, top_k, border, metric, locality, moving, seed, backend
+    height, width, frames, radius, top_k, border, metric, locality, fine, moving, seed, backend
 ):
     """Positions that are certain are not computed; that must change nothing."""
     rng = torch.Generator().manual_seed(seed)
     query = torch.randn(6, height, width, generator=rng)
     memory = torch.randn(frames, 6, height, width, generator=rng)
-    labels = torch.zeros(frames, height, width, dtype=torch.int16)
-    labels[:, height // 3 :, width // 2 :] = 1
-    labels[:, : height // 4] = 2
+    labels = torch.zeros(frames, fine * height, fine * width, dtype=torch.int16)
+    labels[:, fine * height // 3 :, fine * width // 2 :] = 1
+    labels[:, : fine * height // 4] = 2
     flow = torch.randint(-3, 4, (frames, 2, height, width), generator=rng).float() if moving else None
     matching = {"radius": radius, "top_k": top_k, "border": border, "metric": metric, "locality": locality}
     out = propagate_labels(query, memory, labels, 3, flow=flow, backend=backend, **matching)
-    if moving:
-        memory, labels = warp_rounded(memory, flow), warp_rounded(labels[:, None], flow, fill=-1)[:, 0]
-    reference = propagate_labels(query, memory, labels, 3, backend="dense", **matching)
-    torch.testing.assert_close(out, reference, atol=2e-5, rtol=1e-4)
-    if not moving:
-        values = F.one_hot(labels.long(), 3).permute(0, 3, 1, 2)[None].float()
-        expected = propagate(query[None], memory[None], values, backend="dense", **matching)[0]
-        torch.testing.assert_close(out, expected, atol=2e-5, rtol=1e-4)
+    assert out.shape == (3, fine * height, fine * width)
+    # Each place within the positions by itself
+    for i, j in itertools.product(range(fine), repeat=2):
+        keys, values = memory, labels[:, i::fine, j::fine]
+        if moving:
+            keys, values = warp_rounded(memory, flow), warp_rounded(values[:, None], flow, fill=-1)[:, 0]
+        reference = propagate_labels(query, keys, values, 3, backend="dense", **matching)
+        torch.testing.assert_close(out[:, i::fine, j::fine], reference, atol=2e-5, rtol=1e-4)
+        if not moving:
+            values = F.one_hot(values.long(), 3).permute(0, 3, 1, 2)[None].float()
+            expected = propagate(query[None], keys[None], values, backend="dense", **matching)[0]
+            torch.testing.assert_close(out[:, i::fine, j::fine], expected, atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -188,7 +194,7 @@ def test_triton_correlation_and_gradients(dtype, height, width, radius, channels
 def test_triton_votes(dtype, shape, radius, top_k, border, metric):
     rng = torch.Generator().manual_seed(1)
     query, memory = (torch.randn(*n, 5, *shape, generator=rng).to(dtype) for n in ((), (2,)))
-    labels = torch.randint(0, 3, (2, *shape), generator=rng).short()
+    labels = torch.randint(0, 3, (2, 2 * shape[0], 2 * shape[1]), generator=rng).short()
     flow = torch.randint(-2, 3, (2, 2, *shape), generator=rng).float()
     matching = {"radius": radius, "top_k": top_k, "border": border, "metric": metric, "locality": 0.05}
     args = [x.to(DEVICE) for x in (query, memory, labels)]
