@@ -16,6 +16,7 @@ FINE = 90000  # time stamps a second, at least
 PLAYABLE = {
     "aac",
     "mp3",
+    "mp3float",
     "opus",
     "flac",
     "ac3",
@@ -110,6 +111,7 @@ class _Sound:
         self._copied = stream.codec_context.name in PLAYABLE
         if self._copied:
             self._stream = container.add_stream_from_template(stream)
+            self._stream.codec_context.codec_tag = "\0\0\0\0"  # each container numbers codecs in its own way
         else:
             self._stream = container.add_stream("aac", rate=stream.rate or 48000)
         self._packets = self._read(stream)
@@ -134,14 +136,20 @@ class _Sound:
         video = self._source.streams.video[0]
         offset = self._start + (video.start_time or 0) * video.time_base
         parts = self._source.demux(stream) if self._copied else self._source.decode(stream)
+        written = 0
         for part in parts:
             if part.pts is None or part.pts * part.time_base < offset:
                 continue
-            shift = round(offset / part.time_base)
-            part.pts -= shift
             if self._copied:
+                shift = round(offset / part.time_base)
+                part.pts -= shift
                 part.dts = part.pts if part.dts is None else part.dts - shift
                 part.stream = self._stream
+            else:
+                # Counted in samples, none of them twice: time stamps that were rounded may overlap
+                part.pts = max(written, round((part.pts * part.time_base - offset) * part.sample_rate))
+                part.time_base = Fraction(1, part.sample_rate)
+                written = part.pts + part.samples
             yield part.pts * part.time_base, part
 
     def up_to(self, time: Fraction) -> None:

@@ -237,8 +237,8 @@ def about(path):
         seconds, audio = container.duration / 1e6, container.streams.audio
         container.seek(0)
         sound = [float((p.pts + (p.duration or 0)) * p.time_base) for p in container.demux(audio) if p.pts is not None]
-        stamps = np.array(stamps) - stamps[0]
-        return argparse.Namespace(size=(video.width, video.height), stamps=stamps, sound=max(sound), seconds=seconds)
+        sound, stamps = max(sound, default=None), np.array(stamps) - stamps[0]
+        return argparse.Namespace(size=(video.width, video.height), stamps=stamps, sound=sound, seconds=seconds)
 
 
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
@@ -261,6 +261,24 @@ def test_the_overlay_has_the_pace_size_and_sound_of_the_video(tmp_path, clip, co
     assert part.returncode == 0, part.stderr
     made = about(tmp_path / "part/demo/mine/overlay.mp4")
     assert len(made.stamps) == 4 and made.sound <= made.seconds + 0.05
+
+
+@pytest.mark.parametrize("name", ["mmaction2_test.avi", "sample-videos_again.mkv", "pllava_cooking.mp4"])
+def test_overlays_of_files_as_they_are_found(tmp_path, real_data, name):
+    """A real file of each container; the avi has MP3 sound, the mp4 AAC, the mkv none."""
+    file = real_data / "clips" / name
+    frames = list(VideoFile(file).section(0, 12))
+    box = f"{frames[0].shape[1] // 3},{frames[0].shape[0] // 3},80,80"
+    common = ("--savepath", tmp_path, "--arch", "lab", "--flow", "none", "--scale", "0.25", "--outputs", "overlay")
+    result = run_entry("demo.py", "--video", file, "--box", box, "--end", len(frames), *common)
+    assert result.returncode == 0, result.stderr
+    source, made = about(file), about(tmp_path / "demo" / file.stem / "overlay.mp4")
+    assert made.size == source.size
+    np.testing.assert_allclose(made.stamps, source.stamps[: len(frames)], atol=2e-3)
+    assert (made.sound is None) == (source.sound is None)
+    assert made.sound is None or made.sound == pytest.approx(source.stamps[len(frames)], abs=0.06)
+    written = next(iter(VideoFile(tmp_path / "demo" / file.stem / "overlay.mp4")))
+    assert np.abs(written.astype(int) - frames[0])[:20].mean() < 12, "upright, and the same picture"
 
 
 @pytest.mark.parametrize(("codec", "pix_fmt"), [("libx264", "yuv420p10le"), ("ffv1", "gray"), ("ffv1", "gray10le")])

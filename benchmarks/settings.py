@@ -1,0 +1,152 @@
+"""What each setting of inference brings: python -m benchmarks.settings --datapath DAVIS [--sequences A,B] [--rows X,Y]
+
+Every row is the default preset but for what it names: J&F on DAVIS-2016, as `evaluate_davis.py --year 2016` scores it.
+Features and flow are computed once for all rows. Every sequence is also run upside down: what a setting
+changes less than turning the pictures round does is no difference. One process a core, sequences shared out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+
+import numpy as np
+import torch
+import torch.nn as nn
+from tqdm import tqdm
+
+from benchmarks.measure import heading, table
+from datasets.davis import Davis
+from engine import options
+from engine.inference import DEFAULT_CHECKPOINT
+from models import MAMP, PRESETS, MaskPropagator, propagate_video
+from models.encoder import for_inference
+from models.optical_flow import DIS
+from utils.metrics import score_object
+
+
+class Once(nn.Module):
+    """An encoder that computes no frame twice."""
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = for_inference(encoder)
+        self.channels, self.metric, self.temperature = encoder.channels, encoder.metric, encoder.temperature
+        self.seen: dict[int, torch.Tensor] = {}
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def forward(self, lab: torch.Tensor) -> torch.Tensor:
+        key = hash(lab.numpy().tobytes())
+        if key not in self.seen:
+            self.seen[key] = self.encoder(lab).half()
+        return self.seen[key].float()
+
+
+class FlowOnce:
+    """DIS that computes no pair of frames twice; ``checked`` leaves out what does not lead back to where it was."""
+
+    seen: dict[tuple, torch.Tensor] = {}
+
+    def __init__(self, preset: str = "medium", reduction: int = 2, checked: bool = False):
+        self.name, self.checked = (preset, reduction), checked
+        self.dis = DIS(preset=preset, reduction=reduction)
+
+    def __call__(self, query, memories, gaps):
+        return torch.stack([self._checked(query, memory) if self.checked else self._flow(query, memory)
+                            for memory in memories])  # fmt: skip
+
+    def _flow(self, query, memory):
+        key = (self.name, hash(query.tobytes()), hash(memory.tobytes()))
+        if key not in self.seen:
+            self.seen[key] = self.dis(query, [memory], [1])[0]
+        return self.seen[key]
+
+    def _checked(self, query, memory):
+        there, back = self._flow(query, memory), self._flow(memory, query)
+        height, width = there.shape[-2:]
+        x = (torch.arange(width) + there[0]).round().clamp(0, width - 1).long()
+        y = (torch.arange(height)[:, None] + there[1]).round().clamp(0, height - 1).long()
+        error = (there + back[:, y, x]).norm(dim=0)
+        lost = error > 1 + 0.1 * there.norm(dim=0)
+        return there.masked_fill(lost, 1e4)  # out of the frame, where nothing takes part
+
+
+ROWS = {
+    "default": {},
+    "carry_flow 0": {"carry_flow": False},
+    "flow none": {"flow": "none"},
+    "DIS fast": {"flow": lambda: FlowOnce("fast")},
+    "DIS ultrafast": {"flow": lambda: FlowOnce("ultrafast")},
+    "DIS at full resolution": {"flow": lambda: FlowOnce(reduction=1)},
+    "flow checked forward-backward": {"flow": lambda: FlowOnce(checked=True)},
+    "border zero": {"border": "zero"},
+    "locality 0": {"locality": 0.0},
+    "locality 0.04": {"locality": 0.04},
+    "label_detail 1": {"label_detail": 1},
+    "label_detail 4": {"label_detail": 4},
+    "background 1": {"background": 1.0},
+    "background 0.7": {"background": 0.7},
+    "temperature 5": {"temperature": 5.0},
+    "temperature 12": {"temperature": 12.0},
+    "top_k 15": {"top_k": 15},
+    "top_k 80": {"top_k": 80},
+    "test_corr_radius 8": {"radius": 8},
+    "memory_length 4": {"memory": 4},
+    "memory_length 2": {"memory": 2},
+    "memory_length 1": {"memory": 1},
+    "the paper's, with DIS": PRESETS["paper"] | {"flow": "dis"},
+    "scale 0.75": {"scale": 0.75},
+    "scale 0.5 (preset fast)": {"scale": 0.5},
+}
+
+
+def measure_sequence(task: tuple) -> dict[str, float]:
+    """J&F of every row on one sequence, in percent."""
+    root, name, checkpoint, rows, turned = task
+    torch.set_num_threads(1)
+    davis = Davis(root, 2016, "val", [name])
+    turn = (lambda x: np.ascontiguousarray(x[::-1, ::-1])) if turned else (lambda x: x)
+    video = davis.videos()[0]
+    frames = [turn(frame) for frame in video.frames]
+    truth = [turn(davis.truth(file)[0]) > 0 for file in davis.scored_frames(name)]
+    first = turn(video.labels(video.frames.name(0), frames[0].shape[:2]))
+    model = MAMP.from_checkpoint(checkpoint, "cpu")
+    model.encoder = Once(model.encoder)
+    scores = {}
+    for row in rows:
+        settings = PRESETS["default"] | ROWS[row]
+        flow = settings["flow"]
+        settings["flow"] = flow() if callable(flow) else FlowOnce() if flow == "dis" else flow
+        masks = list(propagate_video(MaskPropagator(model, **settings), frames, {0: first}))
+        score = score_object(name, truth, [mask > 0 for mask in masks[1 : len(truth) + 1]])
+        scores[row] = 50 * (score.j.mean() + score.f.mean())
+    FlowOnce.seen.clear()
+    return scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datapath", required=True, help="DAVIS folder")
+    parser.add_argument("--sequences", type=options.names, help="a subset of the validation set")
+    parser.add_argument("--rows", type=options.names, default=list(ROWS), help=f"a subset of: {', '.join(ROWS)}")
+    parser.add_argument("--resume", default=DEFAULT_CHECKPOINT, help="weights")
+    args = parser.parse_args()
+    names = Davis(args.datapath, 2016, "val", args.sequences).names
+    tasks = [(args.datapath, name, args.resume, args.rows, turned) for turned in (False, True) for name in names]
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
+        scores = list(tqdm(pool.imap(measure_sequence, tasks, chunksize=1), total=len(tasks), unit="sequence"))
+    upright, turned = scores[: len(names)], scores[len(names) :]
+    lines = []
+    for row in args.rows:
+        each = [score[row] for score in upright]
+        means = [np.mean(each), np.mean([score[row] for score in turned])]
+        lines.append([f"`{row}`", *(f"{value:.1f}" for value in [*means, np.mean(means), *each])])
+    print(heading(), "\n")
+    print(table(["settings", "mean", "upside down", "both", *names], lines))
+
+
+if __name__ == "__main__":
+    main()
