@@ -20,4 +20,5 @@ flow="--init train-192 --img_size 192 --bsize 12 --steps 600 --lr 5e-4 --ema 0.9
 flow="$flow --intervals 1,2,3,4,5,6,8 --interval_probs 1,1,1,1,1,1,1"
 train --proc_name train-flow-far $flow --flow_loss 0.02 "$@"
 train --proc_name train-flow-near $flow --flow_loss 0.01 --zoom 0.6,2.0 "$@"
-train --proc_name train-mean --init train-192,train-flow-far,train-flow-near --steps 0 --bsize 12 "$@"
+# Nothing is trained here, whatever number of steps is asked for
+train --proc_name train-mean --init train-192,train-flow-far,train-flow-near --bsize 12 "$@" --steps 0
