@@ -91,7 +91,7 @@ ROWS = {
     "test_corr_radius 8": {"radius": 8},
     "memory_length 4": {"memory": 4},
     "memory_length 2": {"memory": 2},
-    "the paper's, with DIS": PRESETS["paper"] | {"flow": "dis"},
+    "preset paper with DIS": PRESETS["paper"] | {"flow": "dis"},
     "scale 0.75": {"scale": 0.75},
     "scale 0.5 (preset fast)": {"scale": 0.5},
 }

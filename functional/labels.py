@@ -45,19 +45,18 @@ def uniform_neighbourhoods(
     return (high == low) & (high >= 0), high
 
 
-def upsample_argmax(scores: torch.Tensor, factor: float) -> torch.Tensor:
+def upsample_argmax(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """The most probable label of every pixel; of equal ones the lowest.
 
     Bilinear, align_corners=False. A few labels at a time, so that 255 of them need no more memory than 8.
 
     Args:
         scores: [K, h, w] floating, 0 or more.
-        factor: how many pixels a position is wide.
+        size: (H, W) of the answer.
 
     Returns:
-        uint8 [h * factor, w * factor], 0..K-1.
+        uint8 [H, W], 0..K-1.
     """
-    size = (round(scores.shape[-2] * factor), round(scores.shape[-1] * factor))
     best = scores.new_zeros(size)
     labels = torch.zeros(size, dtype=torch.uint8, device=scores.device)
     present = scores.flatten(1).amax(1).nonzero()[:, 0]

@@ -4,6 +4,8 @@ Numba's own vectoriser has to prove that arrays do not overlap before every shor
 the loop. These are written for LLVM's vectors instead, which exist on every processor that Numba knows: one AVX-512
 register is one of them, on others two or four are.
 
+Numba's cache does not see changes of this file: after one, change functional/compiled.py too.
+
 All arrays are C-contiguous. ``values`` are float32 [N, LANES]; a lane is one query position.
 """
 

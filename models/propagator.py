@@ -236,8 +236,14 @@ class MaskPropagator:
             shares[0] *= self.background
             shares /= shares.sum(0).clamp_min(torch.finfo(shares.dtype).tiny)
         self._shares = shares
-        index = upsample_argmax(shares, STRIDE / self.label_detail / self.scale)
+        index = upsample_argmax(shares, self._full_size(shares))
         return index[: size[0], : size[1]].long().cpu()
+
+    def _full_size(self, shares: torch.Tensor) -> tuple[int, int]:
+        """The size of the frame that shares [K, h, w] are of, with its padding, in the video's own pixels."""
+        pixels = STRIDE / self.label_detail / self.scale
+        # A scaled side that is no whole number was rounded, maybe down
+        return tuple(max(round(n * pixels), side) for n, side in zip(shares.shape[-2:], self.shape, strict=True))
 
     @staticmethod
     def _fit(flow: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
@@ -276,8 +282,7 @@ class MaskPropagator:
         """
         if self._shares is None:
             return None
-        pixels = STRIDE / self.label_detail / self.scale
-        fine = F.interpolate(self._shares[None], scale_factor=pixels, mode="bilinear")[0]
+        fine = F.interpolate(self._shares[None], size=self._full_size(self._shares), mode="bilinear")[0]
         return fine[:, : self.shape[0], : self.shape[1]].cpu().numpy()
 
     def certainty(self) -> np.ndarray | None:

@@ -105,11 +105,21 @@ def test_features_are_computed_once_a_frame(lab, clip, monkeypatch):
 
 def test_odd_sizes(lab):
     rng = np.random.default_rng(0)
-    for height, width in ((1, 1), (3, 50), (37, 41)):
+    for height, width, scale in (
+        (1, 1, 1.0),
+        (3, 50, 1.0),
+        (37, 41, 1.0),
+        (37, 41, 0.5),
+        (12, 854, 0.75),
+        (37, 41, 0.3),
+    ):
         frames = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(3)]
         labels = np.ones((height, width), np.uint8)
-        masks = list(propagate_video(MaskPropagator(lab, pad_divisible=16), frames, {0: labels}))
-        assert all(mask.shape == (height, width) for mask in masks)
+        for detail in (1, 2):
+            propagator = MaskPropagator(lab, pad_divisible=16, scale=scale, label_detail=detail)
+            masks = list(propagate_video(propagator, frames, {0: labels}))
+            assert all(mask.shape == (height, width) for mask in masks)
+            assert propagator.probabilities().shape[1:] == (height, width)
 
 
 def test_wrong_input_is_refused(lab, clip):
@@ -176,3 +186,32 @@ def test_a_compiled_encoder_gives_the_same_masks(clip, monkeypatch):
         made.append(list(propagate_video(propagator, frames, {0: clip[0][1]})))
     assert len(compiled) == 1
     assert all((a == b).all() for a, b in zip(*made, strict=True))
+
+
+def test_the_backgrounds_weight_changes_the_odds(clip):
+    odds = {}
+    for background in (1.0, 0.5):
+        propagator = MaskPropagator(MAMP("lab").eval(), flow="none", border="exclude", background=background)
+        propagator.step(*clip[0])
+        propagator.step(clip[1][0])
+        shares = propagator._shares
+        torch.testing.assert_close(shares.sum(0), torch.ones_like(shares[0]))
+        odds[background] = shares[1:] / shares[0]
+    open_ = (odds[1.0] > 1e-3) & (odds[1.0] < 1e3)
+    assert open_.sum() > 20
+    torch.testing.assert_close(odds[0.5][open_], 2 * odds[1.0][open_], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("detail", [2, 4])
+def test_finer_labels_keep_what_is_narrower_than_a_position(lab, clip, detail):
+    """A stripe two pixels wide on a still picture: nothing moves, so nothing may be lost."""
+    frame, stripe = clip[0][0], np.zeros(clip[0][0].shape[:2], np.uint8)
+    stripe[:, 78:80] = 1
+    lost = {}
+    for labels in (1, detail):
+        propagator = MaskPropagator(lab, flow="none", border="exclude", locality=0.5, label_detail=labels)
+        propagator.step(frame, stripe)
+        lost[labels] = 1 - jaccard(propagator.step(frame) > 0, stripe > 0)
+    assert lost[detail] < lost[1] and lost[detail] < 0.7
+    with pytest.raises(ValueError, match="label_detail"):
+        MaskPropagator(lab, label_detail=3)

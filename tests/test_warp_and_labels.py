@@ -32,5 +32,5 @@ def test_upsampling_equals_interpolation_for_any_number_of_labels():
     for count in (1, 3, 20, 256):
         scores = torch.rand(count, 5, 7)
         expected = F.interpolate(scores[None], scale_factor=4, mode="bilinear", align_corners=False)[0].argmax(0)
-        assert (upsample_argmax(scores, 4) == expected).all()
-    assert (upsample_argmax(torch.zeros(3, 2, 2), 4) == 0).all(), "no score at all is background"
+        assert (upsample_argmax(scores, (20, 28)) == expected).all()
+    assert (upsample_argmax(torch.zeros(3, 2, 2), (8, 8)) == 0).all(), "no score at all is background"
