@@ -48,7 +48,7 @@ class Once(nn.Module):
 class FlowOnce:
     """DIS that computes no pair of frames twice; ``checked`` leaves out what does not lead back to where it was."""
 
-    seen: dict[tuple, torch.Tensor] = {}
+    seen: dict[tuple, torch.Tensor] = {}  # of the sequence: every one has a process of its own
 
     def __init__(self, preset: str = "medium", reduction: int = 2, checked: bool = False):
         self.name, self.checked = (preset, reduction), checked
@@ -117,7 +117,6 @@ def measure_sequence(task: tuple) -> dict[str, float]:
         masks = list(propagate_video(MaskPropagator(model, **settings), frames, {0: first}))
         score = score_object(name, truth, [mask > 0 for mask in masks[1 : len(truth) + 1]])
         scores[row] = 50 * (score.j.mean() + score.f.mean())
-    FlowOnce.seen.clear()
     return scores
 
 

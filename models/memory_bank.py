@@ -82,7 +82,7 @@ class Remembered:
 
     Attributes:
         features: [C, h, w] at stride 4.
-        labels: int16 [h, w], indices of labels.
+        labels: int16 [f*h, f*w], indices of labels, f x f of them a position.
         frame: uint8 RGB [H, W, 3] at the size that is worked with, for the optical flow.
     """
 
