@@ -1,8 +1,9 @@
 """What each setting of inference brings: python -m benchmarks.settings --datapath DAVIS [--sequences A,B] [--rows X,Y]
 
 Every row is the default preset but for what it names: J&F on DAVIS-2016, as `evaluate_davis.py --year 2016` scores it.
-Features and flow are computed once for all rows. Every sequence is also run upside down: what a setting
-changes less than turning the pictures round does is no difference. One process a core, sequences shared out.
+Features and flow are computed once for all rows. Every sequence is also run mirrored, which should change nothing
+(training mirrors half its samples): what a setting changes less than a mirror does is no difference. One process a
+core, sequences shared out.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ ROWS = {
     "label_detail 1": {"label_detail": 1},
     "background 1": {"background": 1.0},
     "background 0.7": {"background": 0.7},
+    "specks 0": {"specks": 0.0},
     "temperature 5": {"temperature": 5.0},
     "top_k 15": {"top_k": 15},
     "test_corr_radius 8": {"radius": 8},
@@ -99,10 +101,10 @@ ROWS = {
 
 def measure_sequence(task: tuple) -> dict[str, float]:
     """J&F of every row on one sequence, in percent."""
-    root, name, checkpoint, rows, turned = task
+    root, name, checkpoint, rows, mirrored = task
     torch.set_num_threads(1)
     davis = Davis(root, 2016, "val", [name])
-    turn = (lambda x: np.ascontiguousarray(x[::-1, ::-1])) if turned else (lambda x: x)
+    turn = (lambda x: np.ascontiguousarray(x[:, ::-1])) if mirrored else (lambda x: x)
     video = davis.videos()[0]
     frames = [turn(frame) for frame in video.frames]
     truth = [turn(davis.truth(file)[0]) > 0 for file in davis.scored_frames(name)]
@@ -128,17 +130,17 @@ def main() -> None:
     parser.add_argument("--resume", default=DEFAULT_CHECKPOINT, help="weights")
     args = parser.parse_args()
     names = Davis(args.datapath, 2016, "val", args.sequences).names
-    tasks = [(args.datapath, name, args.resume, args.rows, turned) for turned in (False, True) for name in names]
+    tasks = [(args.datapath, name, args.resume, args.rows, mirrored) for mirrored in (False, True) for name in names]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         scores = list(tqdm(pool.imap(measure_sequence, tasks, chunksize=1), total=len(tasks), unit="sequence"))
-    upright, turned = scores[: len(names)], scores[len(names) :]
+    plain, mirrored = scores[: len(names)], scores[len(names) :]
     lines = []
     for row in args.rows:
-        each = [score[row] for score in upright]
-        means = [np.mean(each), np.mean([score[row] for score in turned])]
+        each = [score[row] for score in plain]
+        means = [np.mean(each), np.mean([score[row] for score in mirrored])]
         lines.append([f"`{row}`", *(f"{value:.1f}" for value in [*means, np.mean(means), *each])])
     print(heading(), "\n")
-    print(table(["settings", "mean", "upside down", "both", *names], lines))
+    print(table(["settings", "mean", "mirrored", "both", *names], lines))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def add_options(parser: argparse.ArgumentParser, *, memory_length: int, pad_divi
     add("--locality", type=float, help="what candidates lose by their squared distance; default: the preset's")
     add("--label_detail", type=int, choices=[1, 2, 4], help="labels per side of a position; default: the preset's")
     add("--background", type=float, help="how much the background's votes count; default: the preset's")
+    add("--specks", type=float, help="drop far pieces below this share of their object; default: the preset's")
     add("--temperature", type=float, help="divides the scores; default: the encoder's own, sqrt(channels)")
     add("--scale", type=float, help=f"size to work at, as a fraction of the frame's; default {scale}, or the preset's")
     add("--optical_flow_warp", type=int, default=1, choices=[0, 1], help="0: as --flow none")
@@ -109,6 +110,8 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
         raise UserError("--test_corr_radius, --top_k and --locality must be 0 or more")
     if args.background <= 0 or (args.temperature or 1) <= 0:
         raise UserError("--background and --temperature must be above 0")
+    if not 0 <= args.specks <= 1:
+        raise UserError(f"--specks {args.specks}: must be 0 or more and at most 1")
     model = load_model(args, device)
     flow = args.flow if args.optical_flow_warp else "none"
     half = half_precision(args.is_amp, device)
@@ -132,6 +135,7 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
         locality=args.locality,
         label_detail=args.label_detail,
         background=args.background,
+        specks=args.specks,
         temperature=args.temperature,
         scale=args.scale,
         pad_divisible=args.pad_divisible,
@@ -147,6 +151,7 @@ def settings_of(args: argparse.Namespace) -> dict:
     names = [
         *decisive.split(),
         "background",
+        "specks",
         "optical_flow_warp",
         "flow",
         "carry_flow",

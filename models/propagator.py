@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from datasets.transforms import to_lab
-from functional import paint, propagate_labels, subsample, upsample_argmax
+from functional import (
+    paint,
+    propagate_labels,
+    scattered_labels,
+    subsample,
+    upsample_argmax,
+    without_specks,
+)
 from functional.labels import STRIDE
 from models.carried_flow import CarriedFlow
 from models.confidence import Looks, expected_overlap
@@ -30,6 +37,7 @@ _OURS = {
     "locality": 0.02,
     "label_detail": 2,
     "background": 0.85,
+    "specks": 0.1,
 }
 PRESETS = {
     "paper": {
@@ -39,6 +47,7 @@ PRESETS = {
         "locality": 0.0,
         "label_detail": 1,
         "background": 1.0,
+        "specks": 0.0,
     },
     "default": _OURS,
     "fast": _OURS | {"scale": 0.5},
@@ -70,6 +79,8 @@ class MaskPropagator:
             its own part of the answer; the paper's is 1.
         background: the background's votes count this much. Majority voting shrinks what is thin or small; below
             1 it does less so. The paper's is 1.
+        specks: pieces of an object that are far from the rest and smaller than this share of its largest one are
+            dropped (:func:`functional.without_specks`), unless it was given with such pieces; the paper's is 0.
         scale: frames are worked on at this size; 0.5 takes every second pixel, as the paper does for
             YouTube-VOS. Masks keep the size of the frames.
         pad_divisible: working frames are zero-padded to a multiple of this (a multiple of 4).
@@ -92,6 +103,7 @@ class MaskPropagator:
         locality: float = 0.0,
         label_detail: int = 1,
         background: float = 1.0,
+        specks: float = 0.0,
         scale: float = 1.0,
         pad_divisible: int = 4,
         half: torch.dtype | None = None,
@@ -110,7 +122,7 @@ class MaskPropagator:
         self.flow = flow_estimator(flow, device=self.device) if isinstance(flow, str) else flow
         self.carry_flow = carry_flow
         self.scale, self.pad_divisible, self.half = scale, pad_divisible, half
-        self.label_detail, self.background = label_detail, background
+        self.label_detail, self.background, self.specks = label_detail, background, specks
         self.matching = {
             "radius": radius,
             "top_k": top_k,
@@ -141,6 +153,7 @@ class MaskPropagator:
         self._carried = CarriedFlow(self.flow) if self.flow and self.carry_flow else None
         self._shares: torch.Tensor | None = None  # [K, h, w], the votes of the last step that had any
         self._answer: Remembered | None = None  # the last step
+        self._scattered: set[int] = set()  # indices of objects that were given with specks
         self._given: list[int] = []  # what its labels say that were given, not predicted
         self._looks = Looks(self.model.metric)
 
@@ -235,6 +248,8 @@ class MaskPropagator:
         if self.background != 1:
             shares[0] *= self.background
             shares /= shares.sum(0).clamp_min(torch.finfo(shares.dtype).tiny)
+        if self.specks:
+            shares = without_specks(shares, self.specks, self._scattered)
         self._shares = shares
         index = upsample_argmax(shares, self._full_size(shares))
         return index[: size[0], : size[1]].long().cpu()
@@ -329,6 +344,8 @@ class MaskPropagator:
         index_of[self.ids] = torch.arange(len(self.ids), dtype=torch.int16)
         labels = self._pad(self._shrink_labels(answer, small.shape[:2]))
         labels = subsample(index_of[labels.long()], STRIDE // self.label_detail).to(self.device)
+        if given is not None and self.specks:
+            self._scattered |= scattered_labels(labels, self.specks)
         self._answer = Remembered(features, labels, small)
         self._looks.learn(features, self._coarse(labels), [self.ids.index(label) for label in self._given])
         self.bank.add(self.time, self._answer, given is not None)

@@ -202,6 +202,22 @@ def test_the_backgrounds_weight_changes_the_odds(clip):
     torch.testing.assert_close(odds[0.5][open_], 2 * odds[1.0][open_], rtol=1e-3, atol=0)
 
 
+def test_specks_are_dropped_unless_the_mask_was_given_with_them(lab, clip, monkeypatch):
+    frame = clip[0][0]
+    mask = np.zeros(frame.shape[:2], np.uint8)
+    mask[8:40, 8:40] = mask[60:68, 100:108] = 1
+
+    def far_piece(specks):
+        propagator = MaskPropagator(lab, flow="none", border="exclude", locality=0.5, specks=specks)
+        propagator.step(frame, mask)
+        return (propagator.step(frame)[60:68, 100:108] == 1).mean()
+
+    assert far_piece(0.1) > 0.5, "it was given"
+    monkeypatch.setattr("models.propagator.scattered_labels", lambda labels, smallest: set())
+    assert far_piece(0.1) == 0
+    assert far_piece(0) > 0.5
+
+
 @pytest.mark.parametrize("detail", [2, 4])
 def test_finer_labels_keep_what_is_narrower_than_a_position(lab, clip, detail):
     """A stripe two pixels wide on a still picture: nothing moves, so nothing may be lost."""
