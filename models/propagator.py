@@ -37,7 +37,7 @@ _OURS = {
     "locality": 0.02,
     "label_detail": 2,
     "background": 0.85,
-    "specks": 0.1,
+    "specks": 0.3,
 }
 PRESETS = {
     "paper": {
