@@ -24,7 +24,7 @@ def without_specks(shares: torch.Tensor, smallest: float, scattered: Container[i
     Returns:
         [K, h, w]; where votes were taken, the others share what there is, and what had no others is background.
     """
-    winner = shares.argmax(0).to(torch.uint8).cpu().numpy()
+    winner = shares.max(0).indices.to(torch.uint8).cpu().numpy()  # argmax is twenty times as slow on a CPU
     specks = {
         label: _specks(winner == label, smallest) for label in np.unique(winner) if label and label not in scattered
     }
