@@ -85,6 +85,7 @@ ROWS = {
     "border zero": {"border": "zero"},
     "locality 0": {"locality": 0.0},
     "label_detail 1": {"label_detail": 1},
+    "colour 0": {"colour": 0.0},
     "background 1": {"background": 1.0},
     "background 0.7": {"background": 0.7},
     "specks 0": {"specks": 0.0},

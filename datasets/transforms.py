@@ -5,13 +5,13 @@ import numpy as np
 
 # Lab as OpenCV makes it from floats: L in 0..100, a and b in -127..127 (Section 4.1)
 _MEAN = np.array([50, 0, 0], np.float32)
-_SCALE = np.array([50, 127, 127], np.float32)
+LAB_SCALE = np.array([50, 127, 127], np.float32)
 
 
 def to_lab(frame: np.ndarray) -> np.ndarray:
     """uint8 RGB [H, W, 3] -> float32 CIE Lab [3, H, W], each channel in about -1..1."""
     lab = cv2.cvtColor(np.multiply(frame, np.float32(1 / 255), dtype=np.float32), cv2.COLOR_RGB2LAB)
-    return np.ascontiguousarray(((lab - _MEAN) / _SCALE).transpose(2, 0, 1))
+    return np.ascontiguousarray(((lab - _MEAN) / LAB_SCALE).transpose(2, 0, 1))
 
 
 def squash(frames: list[np.ndarray], size: int, rng: np.random.Generator, zoom=None) -> list[np.ndarray]:

@@ -56,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser, *, memory_length: int, pad_divi
     add("--border", choices=["zero", "exclude"], help="candidates outside the frame; default: the preset's")
     add("--locality", type=float, help="what candidates lose by their squared distance; default: the preset's")
     add("--label_detail", type=int, choices=[1, 2, 4], help="labels per side of a position; default: the preset's")
+    add("--colour", type=float, help="how much votes from another colour lose; default: the preset's")
     add("--background", type=float, help="how much the background's votes count; default: the preset's")
     add("--specks", type=float, help="drop far pieces below this share of their object; default: the preset's")
     add("--temperature", type=float, help="divides the scores; default: the encoder's own, sqrt(channels)")
@@ -106,8 +107,8 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
         raise UserError(f"--pad_divisible {args.pad_divisible}: must be a multiple of 4")
     if not 0 < args.scale <= 1:
         raise UserError(f"--scale {args.scale}: must be above 0 and at most 1")
-    if args.test_corr_radius < 0 or args.top_k < 0 or args.locality < 0:
-        raise UserError("--test_corr_radius, --top_k and --locality must be 0 or more")
+    if args.test_corr_radius < 0 or args.top_k < 0 or args.locality < 0 or args.colour < 0:
+        raise UserError("--test_corr_radius, --top_k, --locality and --colour must be 0 or more")
     if args.background <= 0 or (args.temperature or 1) <= 0:
         raise UserError("--background and --temperature must be above 0")
     if not 0 <= args.specks <= 1:
@@ -134,6 +135,7 @@ def make_propagator(args: argparse.Namespace, device: torch.device, memory: Memo
         border=args.border,
         locality=args.locality,
         label_detail=args.label_detail,
+        colour=args.colour,
         background=args.background,
         specks=args.specks,
         temperature=args.temperature,
@@ -150,6 +152,7 @@ def settings_of(args: argparse.Namespace) -> dict:
     decisive = "arch memory_length pad_divisible test_corr_radius top_k border locality label_detail temperature scale"
     names = [
         *decisive.split(),
+        "colour",
         "background",
         "specks",
         "optical_flow_warp",

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from functional import tiled
 from functional.lanes import KEYS, LANES, count_at_least, lanes_at_least, lowest_bit, score_block_dot, score_block_l2
+from functional.scores import OTHER_COLOUR
 
 correlate = tiled.correlate
 attend = tiled.attend
@@ -25,10 +26,9 @@ assert TILE * TILE == LANES
 _one_at_a_time = threading.Lock()  # not every threading layer of Numba may be entered twice
 
 
-def attend_labels(
-    query, memory, labels, source, num_labels, wanted, radius, top_k, border, metric, temperature, locality
-):
+def attend_labels(query, memory, labels, source, num_labels, wanted, colours, matching):
     """See :func:`functional.tiled.attend_labels`."""
+    radius, top_k, border, metric, temperature, locality = matching
     if query.device.type != "cpu":
         raise ValueError(f"the compiled backend runs on a CPU, not on {query.device}; take tiled")
     height, width = query.shape[-2:]
@@ -48,13 +48,15 @@ def attend_labels(
     tiles = F.max_pool2d(wanted[None].float(), TILE, ceil_mode=True)[0].nonzero().int().numpy()
     solved = np.zeros((height * width, num_labels, labels.shape[1]), np.float32)
     labels = labels.permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
+    own, seen = [c.movedim((-2, -1), (-4, -3)).flatten(0, -3).float().contiguous().numpy() for c in colours]
     bias = _bias(radius, locality)
     with _one_at_a_time:
         threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
         numba.set_num_threads(threads)
         _solve(
-            queries, keys, source, labels, tiles, wanted.numpy(), bias, top_k, exclude, metric == "l2", threads, solved
-        )
+            queries, keys, source, labels, own, seen, tiles, wanted.numpy(), bias, top_k, exclude, metric == "l2",
+            threads, solved,
+        )  # fmt: skip
     return torch.from_numpy(solved).permute(1, 2, 0).to(query.dtype).unflatten(2, (height, width))
 
 
@@ -76,13 +78,14 @@ def _bias(radius: int, locality: float) -> np.ndarray:
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def _solve(queries, keys, source, labels, tiles, wanted, bias, top_k, exclude, l2, threads, solved):
+def _solve(queries, keys, source, labels, own, seen, tiles, wanted, bias, top_k, exclude, l2, threads, solved):
     """Write the labels' shares of each tile's wanted positions into solved [H*W, K, F].
 
     Args:
         queries: float32 [H*W, C]; keys: float32 [N, C], unless ``exclude`` with a row of zeros at the end.
         source: int32 [M, H*W], the row of keys that stands at a position of memory frame m, -1 for none.
         labels: int16 [M*H*W, F], of each position of the warped memory.
+        own, seen: float32 [H*W, F, D] and [M*H*W, F, D], colours of the query and the memory, not warped.
         tiles: int32 [T, 2], row and column; wanted: bool [H, W]; bias: see :func:`_bias`.
     """
     most = source.shape[0] * (bias.shape[0] - 1) + KEYS
@@ -102,7 +105,7 @@ def _solve(queries, keys, source, labels, tiles, wanted, bias, top_k, exclude, l
                     score_block_l2(query, keys, rows, bias, places, block, scores, highest, peak)
                 else:
                     score_block_dot(query, keys, rows, bias, places, block, scores, highest, peak)
-            _vote(scores, highest, blocks, held, labels, peak, position, top_k, solved)
+            _vote(scores, highest, blocks, held, labels, source, own, seen, peak, position, top_k, solved)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -143,7 +146,7 @@ def _window(source, size, places_of_bias, top, left, outside, rows, places, held
 
 
 @numba.njit(cache=True, nogil=True)
-def _vote(scores, highest, blocks, held, labels, peak, position, top_k, solved):
+def _vote(scores, highest, blocks, held, labels, source, own, seen, peak, position, top_k, solved):
     """Softmax over the ``top_k`` highest scores of each lane, by label; ``scores`` and ``held`` are shuffled.
 
     Where k blocks reach a bound, k scores do; so the few candidates above such a bound hold the k highest.
@@ -161,7 +164,8 @@ def _vote(scores, highest, blocks, held, labels, peak, position, top_k, solved):
     above = _reached(scores, few, top_k, peak, missing, bound, counts, 64)
     # Of those between the two, which are equal, the first come in until there are k
     count_at_least(scores, few, above, counts)
-    votes, total = np.zeros((LANES, *solved.shape[1:]), np.float32), np.zeros(LANES, np.float32)
+    places = labels.shape[1]
+    votes, total = np.zeros((LANES, *solved.shape[1:]), np.float32), np.zeros((LANES, places), np.float32)
     for i in range(few):
         lanes = lanes_at_least(scores, i, bound)
         while lanes:
@@ -172,13 +176,25 @@ def _vote(scores, highest, blocks, held, labels, peak, position, top_k, solved):
                     continue
                 counts[lane] += 1
             share = np.exp(scores[i, lane] - peak[lane])
-            total[lane] += share
-            if held[i] >= 0:
-                for place in range(labels.shape[1]):
-                    votes[lane, labels[held[i], place], place] += share
+            at = source.flat[held[i]] if held[i] >= 0 else -1
+            for place in range(places):
+                worth = share * _colour_factor(own, seen, position[lane], at, place)
+                total[lane, place] += worth
+                if held[i] >= 0:
+                    votes[lane, labels[held[i], place], place] += worth
     for lane in range(LANES):
-        if total[lane] > 0:
+        if total[lane, 0] > 0:
             solved[position[lane]] = votes[lane] / total[lane]
+
+
+@numba.njit(cache=True, nogil=True)
+def _colour_factor(own, seen, position, at, place):
+    """What a vote for a place is worth, by its colour; what is outside (-1) has none, that is zeros."""
+    difference = np.float32(0)
+    for d in range(own.shape[2]):
+        other = seen[at, place, d] if at >= 0 else np.float32(0)
+        difference += (own[position, place, d] - other) ** 2
+    return np.exp(-min(difference, np.float32(OTHER_COLOUR)))
 
 
 _LOWEST = np.finfo(np.float32).min

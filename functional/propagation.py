@@ -1,14 +1,14 @@
 """Local matching: the one operation behind training and inference (Sections 3.1 and 3.3 of the paper).
 
 This file checks the arguments, turns every variant (metric, temperature, border) into plain dot products
-with zero padding, and hands over to a backend. A backend is one file with two functions:
+with zero padding, and hands over to a backend. A backend is one file with three functions:
 
     correlate(query [B,C,H,W], padded [B,C,H+2R,W+2R], radius) -> [B,(2R+1)^2,H,W]
     attend(query [B,C,H,W], padded [B,M,C,H+2R,W+2R], values [B,M,K,H+2R,W+2R], radius, top_k, locality)
         -> [B,K,H,W]
+    attend_labels, the same for label maps: see functional/tiled.py
 
-and, where it has a faster way for label maps, ``attend_labels`` (see functional/tiled.py). "auto" takes
-"triton" on CUDA, "compiled" for label maps on a CPU, and "tiled" else.
+"auto" takes "triton" on CUDA, "compiled" for label maps on a CPU, and "tiled" else.
 """
 
 import functools
@@ -20,8 +20,8 @@ import torch.nn.functional as F
 
 from functional import compiled, dense, tiled
 from functional.labels import uniform_neighbourhoods
-from functional.scores import as_dot_product, pad
-from functional.warp import rounded_indices, warp_rounded
+from functional.scores import Matching, as_dot_product, pad
+from functional.warp import rounded_indices
 
 try:
     from functional import triton_backend
@@ -121,7 +121,7 @@ def propagate(
         raise ValueError(f"propagate: values {tuple(values.shape)} do not fit memory {tuple(memory.shape)}")
     temperature = _check(radius, border, metric, temperature, channels)
     query, memory = as_dot_product(query, memory, radius, border, metric, temperature)
-    top_k = _usable_top_k(top_k, frames, radius)
+    top_k = _usable_top_k(top_k, frames * (2 * radius + 1) ** 2)
     return _backend(backend, query.device).attend(query, memory, pad(values, radius), radius, top_k, locality)
 
 
@@ -138,6 +138,7 @@ def propagate_labels(
     temperature: float | None = None,
     locality: float = 0.0,
     flow: torch.Tensor | None = None,
+    colours: tuple[torch.Tensor, torch.Tensor] | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
     """:func:`propagate` for label maps of one video, which are never made one-hot.
@@ -155,15 +156,19 @@ def propagate_labels(
         radius, top_k, border, metric, temperature, locality, backend: as in :func:`propagate`.
         flow: [M, 2, H, W] query -> memory, (dx, dy) in positions, or None. Features and labels are first
             warped by it, rounded to whole positions (:func:`functional.warp_rounded`).
+        colours: of the query [D, f*H, f*W] and of the memory [M, D, f*H, f*W], in any unit, or None. A vote for a
+            place is worth exp(-d) of what it is without, d the squared distance of the two places' colours or
+            :data:`functional.scores.OTHER_COLOUR`, whichever is less.
 
     Returns:
         float [K, f*H, f*W]: each label's share of the softmax.
     """
     module = _backend(backend, query.device, label_maps=True)
     temperature = _check(radius, border, metric, temperature, query.shape[0])
-    top_k = _usable_top_k(top_k, memory.shape[0], radius)
-    source, fine = None, labels.shape[-1] // query.shape[-1]
-    labels = F.pixel_unshuffle(labels[:, None], fine)
+    fine = labels.shape[-1] // query.shape[-1]
+    most = len(memory) * (2 * radius + 1) ** 2
+    matching = Matching(radius, _usable_top_k(top_k, most) or most, border, metric, temperature, locality)
+    source, labels = None, F.pixel_unshuffle(labels[:, None], fine)
     if flow is not None:
         source, inside = rounded_indices(flow)
         moved = labels.flatten(2).gather(2, source[:, None].expand(-1, fine * fine, -1))
@@ -173,21 +178,12 @@ def propagate_labels(
     sure = sure.repeat_interleave(fine, 1).repeat_interleave(fine, 2)
     if certain.all():
         return sure
-    if hasattr(module, "attend_labels") and top_k is not None:
-        solved = module.attend_labels(
-            query, memory, labels, source, num_labels, ~certain, radius, top_k, border, metric, temperature, locality
-        )
-        certain = certain.repeat_interleave(fine, 0).repeat_interleave(fine, 1)
-        return torch.where(certain, sure, F.pixel_shuffle(solved, fine)[:, 0])
-    if flow is not None:
-        memory = warp_rounded(memory, flow)
-    unlabelled = labels[:, :1] < 0
-    memory = memory.masked_fill(unlabelled, 0)
-    left_out = unlabelled[None] if border == "exclude" else None
-    query, memory = as_dot_product(query[None], memory[None], radius, border, metric, temperature, left_out)
-    values = F.one_hot(labels.long() + 1, num_labels + 1)[..., 1:].permute(0, 4, 1, 2, 3).flatten(1, 2)
-    out = module.attend(query, memory, pad(values[None].to(query.dtype), radius), radius, top_k, locality)
-    return F.pixel_shuffle(out[0].unflatten(0, (num_labels, -1)), fine)[:, 0]
+    if colours is None:
+        colours = sure.new_zeros(1, *sure.shape[1:]), sure.new_zeros(len(memory), 1, *sure.shape[1:])
+    places = tuple(F.pixel_unshuffle(c, fine).unflatten(-3, (-1, fine * fine)).transpose(-3, -4) for c in colours)
+    solved = module.attend_labels(query, memory, labels, source, num_labels, ~certain, places, matching)
+    certain = certain.repeat_interleave(fine, 0).repeat_interleave(fine, 1)
+    return torch.where(certain, sure, F.pixel_shuffle(solved, fine)[:, 0])
 
 
 def _check(radius: int, border: str, metric: str, temperature: float | None, channels: int) -> float:
@@ -208,9 +204,9 @@ def _check_radius(radius: int) -> None:
         raise ValueError(f"radius must be 0 or more, not {radius}")
 
 
-def _usable_top_k(top_k, frames, radius):
+def _usable_top_k(top_k: int | None, most: int) -> int | None:
     if top_k is None:
         return None
     if top_k < 1:
         raise ValueError(f"top_k must be 1 or more, or None for all, not {top_k}")
-    return min(top_k, frames * (2 * radius + 1) ** 2)
+    return min(top_k, most)

@@ -1,12 +1,39 @@
-"""Every variant of the score (metric, temperature, border) as a plain dot product over a padded memory."""
+"""What backends share: every variant of the score as a plain dot product, and what colours do to a vote."""
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+
+OTHER_COLOUR = 16.0  # differences of colour above it are all alike, so that some vote is left whatever the colours are
+
+
+class Matching(NamedTuple):
+    """How candidates are scored and chosen, checked: see :func:`functional.propagate`."""
+
+    radius: int
+    top_k: int
+    border: str
+    metric: str
+    temperature: float
+    locality: float
 
 
 def pad(x: torch.Tensor, radius: int, value: float = 0) -> torch.Tensor:
     """[..., H, W] -> [..., H+2R, W+2R]."""
     return F.pad(x, (radius, radius, radius, radius), value=value)
+
+
+def warped(memory: torch.Tensor, source: torch.Tensor | None, unlabelled: torch.Tensor) -> torch.Tensor:
+    """Memory [M, C, H, W] from where the warp takes it, int64 [M, H*W], and 0 where bool [M, 1, H, W] says so."""
+    if source is not None:
+        memory = memory.flatten(2).gather(2, source[:, None].expand(-1, memory.shape[1], -1)).view_as(memory)
+    return memory.masked_fill(unlabelled, 0)
+
+
+def colour_factor(difference: torch.Tensor) -> torch.Tensor:
+    """What a vote is worth, by the difference [..., D] of its colours."""
+    return (-difference.square().sum(-1).clamp_max(OTHER_COLOUR)).exp()
 
 
 def as_dot_product(query, memory, radius, border, metric, temperature, left_out=None):

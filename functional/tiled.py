@@ -10,7 +10,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from functional.scores import as_dot_product, pad
+from functional.scores import as_dot_product, colour_factor, pad, warped
 
 TILE = 8
 GROUP = 16  # candidates that share one partial maximum in the selection of the top k
@@ -132,9 +132,7 @@ def _top(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return values, index
 
 
-def attend_labels(
-    query, memory, labels, source, num_labels, wanted, radius, top_k, border, metric, temperature, locality
-):
+def attend_labels(query, memory, labels, source, num_labels, wanted, colours, matching):
     """:func:`functional.propagate_labels` where it is ``wanted``, tile by tile.
 
     Args:
@@ -142,22 +140,24 @@ def attend_labels(
             warped, -1 for none.
         source: int64 [M, H*W], the position in memory that the warp takes, or None.
         wanted: bool [H, W].
+        colours: of each label, [F, D, H, W] of the query and [M, F, D, H, W] of the memory, not warped.
+        matching: :class:`functional.scores.Matching`.
 
     Returns:
         float [K, F, H, W], 0 in tiles without a wanted position.
     """
+    radius, top_k, border, metric, temperature, locality = matching
     height, width = query.shape[-2:]
     unlabelled = labels[:, :1] < 0
-    if source is not None:
-        memory = memory.flatten(2).gather(2, source[:, None].expand(-1, memory.shape[1], -1)).view_as(memory)
-    memory = memory.masked_fill(unlabelled, 0)
+    memory = warped(memory, source, unlabelled)
     left_out = unlabelled[None] if border == "exclude" else None
     query, memory = as_dot_product(query[None], memory[None], radius, border, metric, temperature, left_out)
-    labels = pad(labels[None], radius, value=-1)
+    seen = pad(warped(colours[1].flatten(1, 2), source, unlabelled)[None], radius)
 
-    tiles = _query_tiles(query)[0]
+    tiles, own = _query_tiles(query)[0], _query_tiles(colours[0].flatten(0, 1)[None])[0]
     keys = _windows(_channels_last(memory, radius), radius)[0]
-    held = _windows(_channels_last(labels, radius), radius)[0]
+    held = _windows(_channels_last(pad(labels[None], radius, value=-1), radius), radius)[0]
+    seen = _windows(_channels_last(seen, radius), radius)[0]
     unsure = _fill_tiles(wanted, height, width).unflatten(1, (-1, TILE)).unflatten(0, (-1, TILE))
     row, column = unsure.any(3).any(1).nonzero(as_tuple=True)
     places = held.shape[-1]
@@ -165,11 +165,19 @@ def attend_labels(
     step = max(1, SCORES_AT_ONCE // (TILE * TILE * keys[0, 0, ..., 0].numel()))
     for some in torch.arange(len(row), device=row.device).split(step):
         at = row[some], column[some]
-        weights, index = _top(_scores(tiles[at], keys[at], locality), top_k)
-        found = held[at].flatten(1, 3).gather(1, index.flatten(1)[..., None].expand(-1, -1, places))
-        found = found.view(*index.shape, places).transpose(2, 3)  # [tiles, T*T, F, k]
+        scores, index = _top(_scores(tiles[at], keys[at], locality), top_k)
+        found = _chosen(held[at], index).transpose(2, 3)  # [tiles, T*T, F, k]
+        difference = (_chosen(seen[at], index) - own[at][:, :, None]).unflatten(-1, (places, -1))
+        weights = scores.softmax(-1)[:, :, None] * colour_factor(difference).transpose(2, 3)
         shares = tiles.new_zeros(*found.shape[:3], num_labels + 1)
-        shares.scatter_add_(-1, found.long() + 1, weights.softmax(-1)[:, :, None].expand_as(found))
+        shares.scatter_add_(-1, found.long() + 1, weights / weights.sum(-1, keepdim=True))
         solved[at] = shares[..., 1:]
     solved = _untile(solved.transpose(-1, -2).flatten(-2)[None], height, width)[0]
     return solved.unflatten(0, (num_labels, places))
+
+
+def _chosen(windows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Of windows [tiles, M, S, S, C] the candidates [tiles, T*T, k]: [tiles, T*T, k, C]."""
+    candidates = windows.flatten(1, 3)
+    chosen = candidates.gather(1, index.flatten(1)[..., None].expand(-1, -1, windows.shape[-1]))
+    return chosen.view(*index.shape, -1)

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from functional import tiled
+from functional.scores import OTHER_COLOUR
 
 COLUMNS = 32  # positions of a row that one program correlates
 
@@ -25,11 +26,12 @@ def usable(device: torch.device) -> bool:
 
 @triton.jit
 def _vote(
-    query, keys, source, labels, positions, shares,
-    height, width, radius, channels, num_labels, places, top_k, locality,
-    EXCLUDE: tl.constexpr, L2: tl.constexpr, CANDIDATES: tl.constexpr,
+    query, keys, source, labels, own, seen, positions, shares,
+    height, width, radius, channels, num_labels, places, hues, top_k, locality,
+    EXCLUDE: tl.constexpr, L2: tl.constexpr, OTHER: tl.constexpr, CANDIDATES: tl.constexpr,
 ):  # fmt: skip
-    """One query position: query [C, HW], keys [M, C, HW], source [M, HW], labels [M, F, HW], shares [N, K, F]."""
+    """One query position: query [C, HW], keys [M, C, HW], source [M, HW], labels [M, F, HW], shares [N, K, F],
+    and the colours own [F, D, HW] and seen [M, F, D, HW]."""
     size = height * width
     side = 2 * radius + 1
     position = tl.load(positions + tl.program_id(0))
@@ -66,19 +68,25 @@ def _vote(
     place = tl.cumsum(equal.to(tl.int32), 0)  # of equal candidates the first ones enter
     chosen = (above | (equal & (place <= top_k[1] - tl.sum(above.to(tl.int32), 0)))) & counts
     weight = tl.where(chosen, tl.exp(score - tl.max(score, 0)), 0.0)
-    weight = weight / tl.sum(weight, 0)
     to = shares + tl.program_id(0) * num_labels * places
     for place in range(places):
         at = (frame * places + place) * size + y * width + x
         label = tl.load(labels + at, mask=inside, other=-1).to(tl.int32)
+        difference = tl.zeros([CANDIDATES], tl.float32)
+        for hue in range(hues):
+            mine = tl.load(own + (place * hues + hue) * size + position)
+            at = ((frame * places + place) * hues + hue) * size + row
+            other = mine - tl.load(seen + at, mask=inside, other=0.0)
+            difference += other * other
+        worth = weight * tl.exp(-tl.minimum(difference, OTHER))
+        worth = worth / tl.sum(worth, 0)
         for k in range(num_labels):
-            tl.store(to + k * places + place, tl.sum(tl.where(label == k, weight, 0.0), 0))
+            tl.store(to + k * places + place, tl.sum(tl.where(label == k, worth, 0.0), 0))
 
 
-def attend_labels(
-    query, memory, labels, source, num_labels, wanted, radius, top_k, border, metric, temperature, locality
-):
+def attend_labels(query, memory, labels, source, num_labels, wanted, colours, matching):
     """See :func:`functional.tiled.attend_labels`."""
+    radius, top_k, border, metric, temperature, locality = matching
     _check_device(query)
     channels, height, width = query.shape
     frames, places, size = *labels.shape[:2], height * width
@@ -90,13 +98,15 @@ def attend_labels(
     if source is None:
         source = torch.arange(size, device=query.device).expand(frames, -1)
     source = torch.where(labels[:, 0].flatten(1) >= 0, source, -1).int().contiguous()
+    own, seen = (c.float().contiguous() for c in colours)
     positions = wanted.flatten().nonzero()[:, 0].int()
     shares = torch.empty(len(positions), num_labels, places, device=query.device)
     count = frames * (2 * radius + 1) ** 2
     _vote[(len(positions),)](
-        scaled, keys, source, labels.contiguous(), positions, shares,
-        height, width, radius, channels, num_labels, places, (count, top_k), locality,
-        EXCLUDE=border == "exclude", L2=metric == "l2", CANDIDATES=triton.next_power_of_2(count), num_warps=8,
+        scaled, keys, source, labels.contiguous(), own, seen, positions, shares,
+        height, width, radius, channels, num_labels, places, own.shape[1], (count, top_k), locality,
+        EXCLUDE=border == "exclude", L2=metric == "l2", OTHER=OTHER_COLOUR,
+        CANDIDATES=triton.next_power_of_2(count), num_warps=8,
     )  # fmt: skip
     out = query.new_zeros(num_labels, places, size)
     out[..., positions.long()] = shares.permute(1, 2, 0).nan_to_num().to(query.dtype)  # NaN: not one candidate counts

@@ -84,11 +84,13 @@ class Remembered:
         features: [C, h, w] at stride 4.
         labels: int16 [f*h, f*w], indices of labels, f x f of them a position.
         frame: uint8 RGB [H, W, 3] at the size that is worked with, for the optical flow.
+        colours: float32 [3, f*h, f*w], of each label, or None where they do not count.
     """
 
     features: torch.Tensor
     labels: torch.Tensor
     frame: np.ndarray
+    colours: torch.Tensor | None = None
 
 
 class MemoryBank:

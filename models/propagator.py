@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from datasets.transforms import to_lab
+from datasets.transforms import LAB_SCALE, to_lab
 from functional import (
     paint,
     propagate_labels,
@@ -36,6 +36,7 @@ _OURS = {
     "border": "exclude",
     "locality": 0.02,
     "label_detail": 2,
+    "colour": 0.5,
     "background": 0.85,
     "specks": 0.3,
 }
@@ -46,6 +47,7 @@ PRESETS = {
         "border": "zero",
         "locality": 0.0,
         "label_detail": 1,
+        "colour": 0.0,
         "background": 1.0,
         "specks": 0.0,
     },
@@ -54,6 +56,8 @@ PRESETS = {
 }
 """Settings for :class:`MaskPropagator`, whose own defaults are the paper's but for the flow, which needs no download.
 Measured in benchmarks/settings.md."""
+
+COLOUR_UNIT = 10.0  # in CIE Lab, where 2.3 is a difference just seen
 
 
 class MaskPropagator:
@@ -77,6 +81,8 @@ class MaskPropagator:
         locality: how much candidates lose by their distance, see :func:`functional.propagate`; the paper's is 0.
         label_detail: 1, 2 or 4: a position of 4x4 pixels carries this times this labels, each of which votes for
             its own part of the answer; the paper's is 1.
+        colour: a vote for a label is worth exp(-this * d^2) of what it is without, d the distance of the colours there
+            in CIE Lab by :data:`COLOUR_UNIT`; the paper's is 0.
         background: the background's votes count this much. Majority voting shrinks what is thin or small; below
             1 it does less so. The paper's is 1.
         specks: pieces of an object that are far from the rest and smaller than this share of its largest one are
@@ -102,6 +108,7 @@ class MaskPropagator:
         temperature: float | None = None,
         locality: float = 0.0,
         label_detail: int = 1,
+        colour: float = 0.0,
         background: float = 1.0,
         specks: float = 0.0,
         scale: float = 1.0,
@@ -122,7 +129,7 @@ class MaskPropagator:
         self.flow = flow_estimator(flow, device=self.device) if isinstance(flow, str) else flow
         self.carry_flow = carry_flow
         self.scale, self.pad_divisible, self.half = scale, pad_divisible, half
-        self.label_detail, self.background, self.specks = label_detail, background, specks
+        self.label_detail, self.colour, self.background, self.specks = label_detail, colour, background, specks
         self.matching = {
             "radius": radius,
             "top_k": top_k,
@@ -190,14 +197,18 @@ class MaskPropagator:
         flow = self._flow_of(frame, small)
         if upcoming is not None:
             self._look_ahead(upcoming, small, annotated=labels is not None)
-        features = self._encode(small)
+        lab = self._pad(torch.from_numpy(to_lab(small)).to(self.device))
+        features, colours = self._encode(lab), self._colours(lab)
         if self.bank.frames:
-            answer = torch.from_numpy(np.array(self.ids, np.uint8))[self._predict(flow, features, frame.shape[:2])]
+            answer = torch.from_numpy(np.array(self.ids, np.uint8))[self._predict(flow, features, colours)]
             if labels is not None:
                 answer = paint(answer, torch.from_numpy(labels))
         else:
             answer = torch.from_numpy(labels)
-        self._remember(small, features, answer, labels)
+        self._given = [] if labels is None else np.unique(labels[labels > 0]).tolist()
+        self.ids += [label for label in self._given if label not in self.ids]
+        remembered = Remembered(features, self._small_labels(answer, small), small, colours)
+        self._remember(remembered, annotated=labels is not None)
         self.time += 1
         return answer.numpy()
 
@@ -230,21 +241,28 @@ class MaskPropagator:
         """[..., h, w] zero-padded at the right and bottom to a multiple of ``pad_divisible``."""
         return F.pad(x, (0, -x.shape[-1] % self.pad_divisible, 0, -x.shape[-2] % self.pad_divisible))
 
-    def _encode(self, small: np.ndarray) -> torch.Tensor:
-        lab = self._pad(torch.from_numpy(to_lab(small))[None].to(self.device))
-        lab = lab.contiguous(memory_format=torch.channels_last)
+    def _encode(self, lab: torch.Tensor) -> torch.Tensor:
+        lab = lab[None].contiguous(memory_format=torch.channels_last)
         amp = torch.autocast(self.device.type, self.half) if self.half else contextlib.nullcontext()
         with amp:
             return self._encoder(lab)[0].float()
 
-    def _predict(self, flow: Future | None, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    def _colours(self, lab: torch.Tensor) -> torch.Tensor | None:
+        """Of Lab [3, H, W] the mean of each label's pixels [3, f*h, f*w], in units whose squares are to be summed."""
+        if not self.colour:
+            return None
+        unit = torch.from_numpy(LAB_SCALE / COLOUR_UNIT * self.colour**0.5).to(lab.device)[:, None, None]
+        return unit * F.avg_pool2d(lab, STRIDE // self.label_detail)
+
+    def _predict(self, flow: Future | None, features: torch.Tensor, colours: torch.Tensor | None) -> torch.Tensor:
         """Indices of labels, int64 [H, W] on the CPU."""
         memory = self.bank.read(self.time)
         # Stacked with the channels last, as encoders and backends have them, so that it is one plain copy
         keys = torch.stack([m.features.movedim(0, -1) for m in memory.values()]).movedim(-1, 1)
         held = torch.stack([m.labels for m in memory.values()])
         moved = None if flow is None else self._fit(flow.result().to(self.device), features)
-        shares = propagate_labels(features, keys, held, len(self.ids), flow=moved, **self.matching)
+        both = None if colours is None else (colours, torch.stack([m.colours for m in memory.values()]))
+        shares = propagate_labels(features, keys, held, len(self.ids), flow=moved, colours=both, **self.matching)
         if self.background != 1:
             shares[0] *= self.background
             shares /= shares.sum(0).clamp_min(torch.finfo(shares.dtype).tiny)
@@ -252,7 +270,7 @@ class MaskPropagator:
             shares = without_specks(shares, self.specks, self._scattered)
         self._shares = shares
         index = upsample_argmax(shares, self._full_size(shares))
-        return index[: size[0], : size[1]].long().cpu()
+        return index[: self.shape[0], : self.shape[1]].long().cpu()
 
     def _full_size(self, shares: torch.Tensor) -> tuple[int, int]:
         """The size of the frame that shares [K, h, w] are of, with its padding, in the video's own pixels."""
@@ -334,21 +352,20 @@ class MaskPropagator:
         middle = self.label_detail // 2
         return labels[middle :: self.label_detail, middle :: self.label_detail]
 
-    def _remember(
-        self, small: np.ndarray, features: torch.Tensor, answer: torch.Tensor, given: np.ndarray | None
-    ) -> None:
-        self._given = [] if given is None else np.unique(given[given > 0]).tolist()
-        if given is not None:
-            self.ids += [i for i in answer.unique().tolist() if i not in self.ids]
+    def _small_labels(self, answer: torch.Tensor, small: np.ndarray) -> torch.Tensor:
+        """Of an answer [H, W], the indices of labels that are remembered, int16 [f*h, f*w]."""
         index_of = torch.zeros(256, dtype=torch.int16)
         index_of[self.ids] = torch.arange(len(self.ids), dtype=torch.int16)
         labels = self._pad(self._shrink_labels(answer, small.shape[:2]))
-        labels = subsample(index_of[labels.long()], STRIDE // self.label_detail).to(self.device)
-        if given is not None and self.specks:
-            self._scattered |= scattered_labels(labels, self.specks)
-        self._answer = Remembered(features, labels, small)
-        self._looks.learn(features, self._coarse(labels), [self.ids.index(label) for label in self._given])
-        self.bank.add(self.time, self._answer, given is not None)
+        return subsample(index_of[labels.long()], STRIDE // self.label_detail).to(self.device)
+
+    def _remember(self, answer: Remembered, annotated: bool) -> None:
+        self._answer = answer
+        if annotated and self.specks:
+            self._scattered |= scattered_labels(answer.labels, self.specks)
+        indices = [self.ids.index(label) for label in self._given]
+        self._looks.learn(answer.features, self._coarse(answer.labels), indices)
+        self.bank.add(self.time, answer, annotated)
 
 
 def propagate_video(

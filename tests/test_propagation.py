@@ -112,10 +112,11 @@ def test_local_correlation(backend):
     locality=st.sampled_from([0.0, 0.03]),
     fine=st.sampled_from([1, 1, 2, 4]),
     moving=st.booleans(),
+    coloured=st.booleans(),
     seed=st.integers(0, 1000), backend=st.sampled_from(LARGE),
 )  # fmt: skip
 def test_label_maps_give_what_one_hot_values_give(
-    height, width, frames, radius, top_k, border, metric, locality, fine, moving, seed, backend
+    height, width, frames, radius, top_k, border, metric, locality, fine, moving, coloured, seed, backend
 ):
     """Positions that are certain are not computed; that must change nothing."""
     rng = torch.Generator().manual_seed(seed)
@@ -126,19 +127,52 @@ def test_label_maps_give_what_one_hot_values_give(
     labels[:, : fine * height // 4] = 2
     flow = torch.randint(-3, 4, (frames, 2, height, width), generator=rng).float() if moving else None
     matching = {"radius": radius, "top_k": top_k, "border": border, "metric": metric, "locality": locality}
-    out = propagate_labels(query, memory, labels, 3, flow=flow, backend=backend, **matching)
-    assert out.shape == (3, fine * height, fine * width)
+    size = fine * height, fine * width
+    own, seen = torch.randn(2, *size, generator=rng), torch.randn(frames, 2, *size, generator=rng)
+    colours = (own, seen) if coloured else None
+    out = propagate_labels(query, memory, labels, 3, flow=flow, colours=colours, backend=backend, **matching)
+    assert out.shape == (3, *size)
     # Each place within the positions by itself
     for i, j in itertools.product(range(fine), repeat=2):
-        keys, values = memory, labels[:, i::fine, j::fine]
+        keys, values, colours = memory, labels[:, i::fine, j::fine], seen[..., i::fine, j::fine]
         if moving:
-            keys, values = warp_rounded(memory, flow), warp_rounded(values[:, None], flow, fill=-1)[:, 0]
-        reference = propagate_labels(query, keys, values, 3, backend="dense", **matching)
+            keys, colours = warp_rounded(memory, flow), warp_rounded(colours, flow)
+            values = warp_rounded(values[:, None], flow, fill=-1)[:, 0]
+        colours = (own[..., i::fine, j::fine], colours) if coloured else None
+        reference = propagate_labels(query, keys, values, 3, colours=colours, backend="dense", **matching)
         torch.testing.assert_close(out[:, i::fine, j::fine], reference, atol=2e-5, rtol=1e-4)
-        if not moving:
+        if not moving and not coloured:
             values = F.one_hot(values.long(), 3).permute(0, 3, 1, 2)[None].float()
             expected = propagate(query[None], keys[None], values, backend="dense", **matching)[0]
             torch.testing.assert_close(out[:, i::fine, j::fine], expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("border", ["zero", "exclude"])
+def test_votes_of_another_colour_count_less(backend, border):
+    """One place of one position at a time, in float64; the last difference of colour is above the limit."""
+    rng = torch.Generator().manual_seed(3)
+    query, memory = torch.randn(3, 4, 5, generator=rng), torch.randn(2, 3, 4, 5, generator=rng)
+    labels = torch.randint(0, 3, (2, 8, 10), generator=rng).short()
+    own, seen = torch.randn(2, 8, 10, generator=rng), torch.randn(2, 2, 8, 10, generator=rng)
+    seen[1, :, 6:, 8:] += 9
+    matching = {"radius": 1, "border": border, "temperature": 0.8, "locality": 0.1}
+    out = propagate_labels(query, memory, labels, 3, top_k=5, colours=(own, seen), backend=backend, **matching)
+    for y, x in itertools.product(range(8), range(10)):
+        votes = []
+        for m, dy, dx in itertools.product(range(2), (-1, 0, 1), (-1, 0, 1)):
+            v, u = y + 2 * dy, x + 2 * dx
+            if 0 <= v < 8 and 0 <= u < 10:
+                score = query[:, y // 2, x // 2].double() @ memory[m, :, v // 2, u // 2].double() / 0.8
+                difference = (own[:, y, x] - seen[m, :, v, u]).double().square().sum().clamp_max(16)
+                votes.append((score - 0.1 * (dy * dy + dx * dx), difference, int(labels[m, v, u])))
+            elif border == "zero":
+                outside = torch.tensor(-0.1 * (dy * dy + dx * dx), dtype=torch.float64)
+                votes.append((outside, own[:, y, x].double().square().sum().clamp_max(16), None))
+        votes = sorted(votes, key=lambda vote: -vote[0])[:5]
+        weights = torch.stack([score - difference for score, difference, _ in votes]).softmax(0)
+        expected = [sum(w.item() for w, vote in zip(weights, votes, strict=True) if vote[2] == k) for k in range(3)]
+        torch.testing.assert_close(out[:, y, x].cpu().double(), torch.tensor(expected).double(), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -198,9 +232,11 @@ def test_triton_votes(dtype, shape, radius, top_k, border, metric):
     flow = torch.randint(-2, 3, (2, 2, *shape), generator=rng).float()
     matching = {"radius": radius, "top_k": top_k, "border": border, "metric": metric, "locality": 0.05}
     args = [x.to(DEVICE) for x in (query, memory, labels)]
-    got = propagate_labels(*args, 3, flow=flow.to(DEVICE), backend="triton", **matching).cpu()
+    colours = [torch.randn(*n, 3, *labels.shape[1:], generator=rng) for n in ((), (2,))]
+    there = [x.to(DEVICE) for x in colours]
+    got = propagate_labels(*args, 3, flow=flow.to(DEVICE), colours=there, backend="triton", **matching).cpu()
     exact = [x.float() for x in (query, memory)]
-    expected = propagate_labels(*exact, labels, 3, flow=flow, backend="tiled", **matching)
+    expected = propagate_labels(*exact, labels, 3, flow=flow, colours=colours, backend="tiled", **matching)
     torch.testing.assert_close(got.float(), expected, atol=2e-5 if dtype == torch.float32 else 4e-3, rtol=1e-3)
 
 

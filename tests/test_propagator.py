@@ -1,5 +1,6 @@
 """Streaming inference: the paper's masks, and what a caller may do."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -200,6 +201,24 @@ def test_the_backgrounds_weight_changes_the_odds(clip):
     open_ = (odds[1.0] > 1e-3) & (odds[1.0] < 1e3)
     assert open_.sum() > 20
     torch.testing.assert_close(odds[0.5][open_], 2 * odds[1.0][open_], rtol=1e-3, atol=0)
+
+
+def test_colour_settles_edges_within_a_position(lab):
+    """A square that moves by two pixels a frame, which is half a position."""
+    rng = np.random.default_rng(0)
+    ground = cv2.resize(rng.integers(60, 120, (12, 20, 3), dtype=np.uint8), (160, 96))
+    clip = []
+    for t in range(6):
+        frame, mask = ground.copy(), np.zeros((96, 160), np.uint8)
+        mask[30:62, 20 + 2 * t : 52 + 2 * t] = 1
+        frame[mask > 0] = (200, 150, 40)
+        clip.append((frame, mask))
+    found = {}
+    for colour in (0, 0.3):
+        propagator = MaskPropagator(lab, flow="none", border="exclude", label_detail=2, colour=colour)
+        masks = list(propagate_video(propagator, [frame for frame, _ in clip], {0: clip[0][1]}))
+        found[colour] = jaccard(masks[-1] > 0, clip[-1][1] > 0)
+    assert found[0.3] > 0.98 and found[0] < 0.95
 
 
 def test_specks_are_dropped_unless_the_mask_was_given_with_them(lab, clip, monkeypatch):
