@@ -20,6 +20,7 @@ from tqdm import tqdm
 from benchmarks.measure import heading, table
 from datasets.davis import Davis
 from engine import options
+from engine.adaptation import adapt
 from engine.inference import DEFAULT_CHECKPOINT
 from models import MAMP, PRESETS, MaskPropagator, propagate_video
 from models.encoder import for_inference
@@ -97,6 +98,7 @@ ROWS = {
     "preset paper with DIS": PRESETS["paper"] | {"flow": "dis"},
     "scale 0.75": {"scale": 0.75},
     "scale 0.5 (preset fast)": {"scale": 0.5},
+    "adapt 50": {"adapt": 50},
 }
 
 
@@ -117,7 +119,9 @@ def measure_sequence(task: tuple) -> dict[str, float]:
         settings = PRESETS["default"] | ROWS[row]
         flow = settings["flow"]
         settings["flow"] = flow() if callable(flow) else FlowOnce() if flow == "dis" else flow
-        masks = list(propagate_video(MaskPropagator(model, **settings), frames, {0: first}))
+        steps = settings.pop("adapt", 0)
+        used = adapt(MAMP.from_checkpoint(checkpoint, "cpu"), frames, steps, quiet=True) if steps else model
+        masks = list(propagate_video(MaskPropagator(used, **settings), frames, {0: first}))
         score = score_object(name, truth, [mask > 0 for mask in masks[1 : len(truth) + 1]])
         scores[row] = 50 * (score.j.mean() + score.f.mean())
     return scores
@@ -128,20 +132,22 @@ def main() -> None:
     parser.add_argument("--datapath", required=True, help="DAVIS folder")
     parser.add_argument("--sequences", type=options.names, help="a subset of the validation set")
     parser.add_argument("--rows", type=options.names, default=list(ROWS), help=f"a subset of: {', '.join(ROWS)}")
+    parser.add_argument("--plain", action="store_true", help="nothing mirrored, in half the time")
     parser.add_argument("--resume", default=DEFAULT_CHECKPOINT, help="weights")
     args = parser.parse_args()
     names = Davis(args.datapath, 2016, "val", args.sequences).names
-    tasks = [(args.datapath, name, args.resume, args.rows, mirrored) for mirrored in (False, True) for name in names]
+    ways = [False] if args.plain else [False, True]
+    tasks = [(args.datapath, name, args.resume, args.rows, mirrored) for mirrored in ways for name in names]
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
         scores = list(tqdm(pool.imap(measure_sequence, tasks, chunksize=1), total=len(tasks), unit="sequence"))
-    plain, mirrored = scores[: len(names)], scores[len(names) :]
+    halves = [scores[start : start + len(names)] for start in range(0, len(scores), len(names))]
     lines = []
     for row in args.rows:
-        each = [score[row] for score in plain]
-        means = [np.mean(each), np.mean([score[row] for score in mirrored])]
-        lines.append([f"`{row}`", *(f"{value:.1f}" for value in [*means, np.mean(means), *each])])
+        means = [np.mean([score[row] for score in half]) for half in halves]
+        each = [score[row] for score in halves[0]]
+        lines.append([f"`{row}`", *(f"{value:.1f}" for value in [*means, *each])])
     print(heading(), "\n")
-    print(table(["settings", "mean", "mirrored", "both", *names], lines))
+    print(table(["settings", *["mean", "mirrored"][: len(ways)], *names], lines))
 
 
 if __name__ == "__main__":

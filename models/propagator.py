@@ -29,6 +29,7 @@ from models.mamp import MAMP
 from models.memory_bank import DavisMemory, MemoryBank, MemoryRule, Remembered
 from models.optical_flow import FlowEstimator, flow_estimator
 from utils.background import with_next
+from utils.errors import UserError
 
 _OURS = {
     "flow": "dis",
@@ -189,6 +190,7 @@ class MaskPropagator:
 
         Raises:
             ValueError: frame or labels of another size or type than the above.
+            UserError: nothing is left of the frame at ``scale``.
         """
         self._check(frame, labels)
         if labels is None and not self.bank.frames:
@@ -227,6 +229,8 @@ class MaskPropagator:
         step = 1 / self.scale
         if step == round(step):
             return np.ascontiguousarray(frame[:: round(step), :: round(step)])
+        if round(min(frame.shape[:2]) * self.scale) < 1:
+            raise UserError(f"--scale {self.scale}: nothing is left of {frame.shape[1]}x{frame.shape[0]} pixels")
         return cv2.resize(frame, None, fx=self.scale, fy=self.scale, interpolation=cv2.INTER_AREA)
 
     def _shrink_labels(self, labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

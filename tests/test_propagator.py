@@ -10,6 +10,7 @@ from datasets.video import FrameFolder
 from models import MAMP, PRESETS, MaskPropagator, YouTubeVOSMemory, propagate_video
 from models.encoder import LabPatches
 from models.optical_flow import DIS
+from utils.errors import UserError
 from utils.metrics import jaccard
 
 
@@ -121,6 +122,11 @@ def test_odd_sizes(lab):
             masks = list(propagate_video(propagator, frames, {0: labels}))
             assert all(mask.shape == (height, width) for mask in masks)
             assert propagator.probabilities().shape[1:] == (height, width)
+
+
+def test_a_scale_that_leaves_nothing_is_refused(lab):
+    with pytest.raises(UserError, match="--scale 0.3: nothing is left of 50x1 pixels"):
+        MaskPropagator(lab, scale=0.3).step(np.zeros((1, 50, 3), np.uint8), np.ones((1, 50), np.uint8))
 
 
 def test_wrong_input_is_refused(lab, clip):
