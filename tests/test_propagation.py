@@ -201,7 +201,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @needs_triton
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("height", "width", "radius", "channels"), [(5, 7, 2, 3), (3, 35, 1, 16), (1, 4, 6, 2)])
+@pytest.mark.parametrize(("height", "width", "radius", "channels"), [(5, 7, 2, 3), (3, 35, 1, 16), (1, 4, 4, 2)])
 def test_triton_correlation_and_gradients(dtype, height, width, radius, channels):
     torch.manual_seed(0)
     query, memory = torch.randn(2, 2, channels, height, width, device=DEVICE).to(dtype).unbind()
